@@ -1,0 +1,1 @@
+//! The NPU: sequencer, DMA, scratchpad, matrix and vector engines.

@@ -1,0 +1,1 @@
+//! Run records, columns, tables and plots.

@@ -1,0 +1,23 @@
+//! Simulated time, events, statistics and energy: what every model is built on.
+//!
+//! Nothing here knows what is simulated. Time is integer femtoseconds, energy integer femtojoules with
+//! attojoule coefficients; floats are denied in this crate so that neither can pick up rounding.
+#![deny(clippy::float_arithmetic)]
+
+pub mod clock;
+pub mod energy;
+pub mod port;
+pub mod probe;
+pub mod queue;
+pub mod random;
+pub mod stats;
+pub mod units;
+
+pub use clock::Clock;
+pub use energy::{ActionId, EnergyLedger};
+pub use port::Credits;
+pub use probe::{Probe, Sink, SpanId};
+pub use queue::{Digest, EventCode, EventQueue, Phase, Rank, RankTable};
+pub use random::Stream;
+pub use stats::{Counter, StatRow, Unit};
+pub use units::{Addr, Bytes, Cycles, Energy, Hertz, MilliVolt, Time};

@@ -1,0 +1,1 @@
+//! The chip around the NPU: harts, caches, fabric, memory, power, presets, assembly.

@@ -1,0 +1,2 @@
+//! The `presil` command.
+fn main() {}
