@@ -1,0 +1,18 @@
+//! What the boot ROM hands to hart 0, and the names the device tree uses.
+//!
+//! Every hart starts at the ELF's entry with `a0` = hart id and `a1` = address of the device tree blob.
+
+/// Compatible string of an NPU core node (`npu@...`); `status = "disabled"` switches the driver off.
+pub const NPU_COMPATIBLE: &str = "presil,npu-1";
+/// Node that holds the software properties below.
+pub const CHOSEN: &str = "chosen";
+/// u64: address of the model image header.
+pub const PROP_IMAGE: &str = "presil,image";
+/// u64 pair: base and bytes of memory for rings, command lists and results; always stored.
+pub const PROP_ARENA: &str = "presil,arena";
+/// u64 pair: base and bytes of memory for KV cache, activations and logits; address-only in a shape-only run.
+pub const PROP_BULK: &str = "presil,bulk";
+/// u32: most prompt rows of one prefill chunk.
+pub const PROP_CHUNK: &str = "presil,prefill-chunk";
+/// u32: most positions (context + prompt + generated) the KV cache must hold.
+pub const PROP_POSITIONS: &str = "presil,positions";

@@ -1,0 +1,128 @@
+//! The model image: a header of 64-bit words, then tensors as the NPU reads them.
+//!
+//! A matrix of K inputs and N outputs is stored as column panels of `panel` columns. In a panel, rows follow each
+//! other packed; after each scale group of rows come that group's scales (fp16, one a column). With one scale a
+//! column (`group` = 1) they follow the last row as fp32. Every panel is padded to 64 bytes. So any run of whole
+//! groups of one panel is one contiguous piece, whatever the tile size, core count or policy.
+//!
+//! QKV columns are ordered by KV head: its query heads, its key, its value.
+
+use crate::npu::ops::Format;
+
+/// "presilim" in little-endian bytes.
+pub const MAGIC: u64 = 0x6D69_6C69_7365_7270;
+/// Version of this layout.
+pub const VERSION: u64 = 1;
+
+macro_rules! header {
+    ($( $field:ident $text:literal ),* $(,)?) => {
+        /// The header's fields, one 64-bit word each, in this order.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct ImageHeader { $( #[doc = $text] pub $field: u64, )* }
+
+        impl ImageHeader {
+            /// Words in the header.
+            pub const WORDS: usize = [$( stringify!($field) ),*].len();
+            /// The header as words.
+            #[must_use]
+            pub fn to_words(&self) -> [u64; Self::WORDS] { [$( self.$field ),*] }
+            /// The header from words.
+            #[must_use]
+            pub fn from_words(words: &[u64; Self::WORDS]) -> Self {
+                let [$( $field ),*] = *words;
+                Self { $( $field ),* }
+            }
+        }
+    };
+}
+
+header! {
+    magic "MAGIC",
+    version "VERSION",
+    bytes "bytes of header and tensors",
+    hidden "width of the residual stream",
+    layers "decoder layers",
+    heads "query heads",
+    kv_heads "key and value heads",
+    head_dim "width of a head",
+    ffn "width of the feed-forward layer",
+    vocab "tokens in the vocabulary",
+    flags "bit 0 QKV bias, bit 1 QK norm, bit 2 RoPE rotates neighbours (else halves)",
+    eps "RMS norm epsilon, fp32 bits",
+    panel "columns of a panel",
+    body_format "format code of the layers' matrices",
+    body_group "GEMM `grp` code of the layers' matrices",
+    head_format "format code of the head",
+    head_group "GEMM `grp` code of the head",
+    act_format "format code of GEMM activations: fp16, or int8 quantised by row",
+    layer0 "offset of layer 0",
+    layer_stride "bytes from one layer to the next",
+    norm1 "offset in a layer: attention norm, fp32",
+    qkv "offset in a layer: QKV matrix",
+    bias "offset in a layer: QKV bias, fp32, columns as QKV",
+    qk_norm "offset in a layer: query norm then key norm, fp32",
+    out "offset in a layer: attention output matrix",
+    norm2 "offset in a layer: feed-forward norm, fp32",
+    gate "offset in a layer: gate matrix",
+    up "offset in a layer: up matrix",
+    down "offset in a layer: down matrix",
+    embed "offset of the embedding, fp16 rows",
+    embed_stride "bytes of an embedding row",
+    final_norm "offset of the last norm, fp32",
+    head "offset of the head matrix",
+    inv_freq "offset of the rotary inverse frequencies, fp32, head_dim / 2",
+}
+
+/// Flag: QKV has a bias.
+pub const FLAG_BIAS: u64 = 1;
+/// Flag: queries and keys are normed.
+pub const FLAG_QK_NORM: u64 = 2;
+/// Flag: RoPE rotates neighbours instead of halves.
+pub const FLAG_ROPE_INTER: u64 = 4;
+
+/// Rows a scale group of GEMM `grp` code covers; 0 where scales do not repeat along K.
+#[must_use]
+pub const fn group_rows(grp: u64) -> u64 {
+    match grp {
+        2 => 16,
+        3 => 32,
+        4 => 64,
+        5 | 7 => 128,
+        6 => 256,
+        _ => 0,
+    }
+}
+
+/// Bytes of one packed row of a panel.
+#[must_use]
+pub const fn row_bytes(panel: u64, format: Format) -> u64 {
+    format.bytes(panel)
+}
+
+/// Byte offset, within a panel, of row `k` (a multiple of the group, or any row if scales do not repeat).
+#[must_use]
+pub const fn row_offset(k: u64, panel: u64, format: Format, grp: u64) -> u64 {
+    let rows = k * row_bytes(panel, format);
+    match group_rows(grp) {
+        0 => rows,
+        g => rows + k.div_ceil(g) * panel * 2,
+    }
+}
+
+/// Bytes of a panel of `k` rows before padding.
+#[must_use]
+pub const fn panel_bytes(k: u64, panel: u64, format: Format, grp: u64) -> u64 {
+    row_offset(k, panel, format, grp) + if grp == 1 { panel * 4 } else { 0 }
+}
+
+/// Bytes from one panel to the next.
+#[must_use]
+pub const fn panel_stride(k: u64, panel: u64, format: Format, grp: u64) -> u64 {
+    panel_bytes(k, panel, format, grp).div_ceil(64) * 64
+}
+
+/// Bytes of a K x N matrix.
+#[must_use]
+pub const fn matrix_bytes(k: u64, n: u64, panel: u64, format: Format, grp: u64) -> u64 {
+    n.div_ceil(panel) * panel_stride(k, panel, format, grp)
+}

@@ -1,0 +1,97 @@
+//! Where things are: one row a window.
+
+/// A window of the physical address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Name.
+    pub name: &'static str,
+    /// First address.
+    pub base: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// What it is.
+    pub text: &'static str,
+}
+
+macro_rules! windows {
+    ($( $name:ident = $base:literal, $bytes:literal, $text:literal );* $(;)?) => {
+        $( #[doc = $text] pub const $name: Window = Window { name: stringify!($name), base: $base, bytes: $bytes, text: $text }; )*
+        /// The device windows; DRAM follows at [`DRAM_BASE`].
+        pub const TABLE: &[Window] = &[$( $name ),*];
+    };
+}
+
+windows! {
+    CLINT = 0x0200_0000, 0x1_0000, "timer and inter-processor interrupts";
+    PLIC = 0x0C00_0000, 0x40_0000, "external interrupts";
+    UART = 0x1000_0000, 0x1000, "console";
+    MAILBOX = 0x1001_0000, 0x1000, "jobs in, tokens out";
+    NPU = 0x2000_0000, 0x8_0000, "NPU cores, 64 KiB each";
+}
+
+/// First byte of DRAM.
+pub const DRAM_BASE: u64 = 0x8000_0000;
+/// Bytes of one NPU core's window.
+pub const NPU_STRIDE: u64 = 0x1_0000;
+
+/// PLIC source of the mailbox.
+pub const IRQ_MAILBOX: u32 = 1;
+/// PLIC source of NPU core 0; core i is this plus i.
+pub const IRQ_NPU0: u32 = 8;
+
+/// Mailbox registers, 64 bits each.
+pub mod mailbox {
+    /// RO: 1 while a job waits.
+    pub const STATUS: u64 = 0x00;
+    /// RO: prompt tokens of the job.
+    pub const PROMPT_LEN: u64 = 0x08;
+    /// RO: tokens to generate, the one from prefill included.
+    pub const DECODE_LEN: u64 = 0x10;
+    /// RO: KV positions already resident.
+    pub const CONTEXT: u64 = 0x18;
+    /// RO: pops the next prompt token.
+    pub const TOKEN_IN: u64 = 0x20;
+    /// WO: a generated token.
+    pub const TOKEN_OUT: u64 = 0x28;
+    /// WO: the job is done.
+    pub const DONE: u64 = 0x30;
+    /// WO: boot is done, jobs are welcome.
+    pub const READY: u64 = 0x38;
+    /// WO: the firmware gives up; the code says why, the console more.
+    pub const ERROR: u64 = 0x40;
+    /// WO: 1 = the phase that follows is prefill, 2 = decode; for accounting only.
+    pub const PHASE: u64 = 0x48;
+}
+
+/// Codes the firmware writes to the mailbox's ERROR register.
+pub mod error {
+    /// The device tree has no enabled NPU.
+    pub const NO_NPU: u64 = 1;
+    /// The model image is not one.
+    pub const BAD_IMAGE: u64 = 2;
+    /// The model's working set does not fit scratchpad, accumulator or arena.
+    pub const DOES_NOT_FIT: u64 = 3;
+    /// An NPU core reported a fault.
+    pub const NPU_FAULT: u64 = 4;
+    /// An unexpected trap.
+    pub const TRAP: u64 = 5;
+    /// A panic.
+    pub const PANIC: u64 = 6;
+    /// CAP lacks something the model needs.
+    pub const NOT_IN_CAP: u64 = 7;
+
+    /// What a code means.
+    #[must_use]
+    pub const fn text(code: u64) -> &'static str {
+        match code {
+            NO_NPU => "the device tree has no enabled NPU, and this firmware computes on nothing else",
+            BAD_IMAGE => "the model image is damaged or of another version",
+            DOES_NOT_FIT => "the model's working set does not fit the NPU's scratchpad or the arena",
+            NPU_FAULT => "an NPU core stopped with a fault",
+            TRAP => "the firmware took an unexpected trap",
+            PANIC => "the firmware panicked",
+            NOT_IN_CAP => "the NPU lacks a format or function the model needs",
+            _ => "unknown code",
+        }
+    }
+}
