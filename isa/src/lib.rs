@@ -14,3 +14,4 @@ pub mod boot;
 pub mod image;
 pub mod memory_map;
 pub mod npu;
+pub mod tags;
