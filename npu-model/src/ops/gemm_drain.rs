@@ -8,7 +8,7 @@
 //!   csp = 1 they go to SPM and the accumulator (at `aca`, rows packed) keeps the sums.
 //! relu: values below zero become 0. Rows leave the array one a cycle through the epilogue, so it adds no cycles.
 
-use isa::npu::{Epilogue, Format, GRANULE, Gemm};
+use isa::npu::{Epilogue, Format, Gemm};
 
 use super::cost::Cost;
 use super::number;
@@ -276,5 +276,3 @@ impl Drain {
         }
     }
 }
-
-const _: () = assert!(GRANULE % 4 == 0, "accumulators are aligned");

@@ -40,10 +40,10 @@ impl Plan {
     pub fn new(r: &Request<'_>, pairing: Pairing) -> Result<Self, Fault> {
         let position = r.position()?;
         let head = r.body.imm;
-        if head == 0 || head % 2 != 0 {
+        if head == 0 || !head.is_multiple_of(2) {
             return Err(Fault::operand(head, "imm: the head width must be even and not zero"));
         }
-        if r.cols % head != 0 {
+        if !r.cols.is_multiple_of(head) {
             return Err(Fault::operand(r.cols, "cols: not a multiple of the head width in imm"));
         }
         Ok(Self {
