@@ -1,5 +1,11 @@
 //! The NPU: sequencer, DMA, scratchpad, matrix and vector engines.
 
+pub mod array;
 pub mod config;
+pub mod fault;
+pub mod local;
+pub mod ops;
 
 pub use config::NpuConfig;
+pub use fault::Fault;
+pub use local::{Local, Space};

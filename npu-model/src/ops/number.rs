@@ -1,0 +1,249 @@
+//! Number formats of the engines: bytes to fp32 and back, bit-defined.
+//!
+//! Models: int4, int8, int32, fp16, bf16, fp32; rounding to nearest, ties to even; one NaN per format.
+//! Does not model: rounding modes other than nearest even, fp8, microscaling formats.
+//! Source: IEEE 754-2019 (binary16, binary32); bfloat16 is binary32's upper half.
+//!
+//! Every conversion to fp32 is exact except int32's. A NaN that is stored is the positive quiet NaN of its
+//! format, so results do not depend on the host's NaN payloads.
+
+use isa::npu::Format;
+
+/// Format codes the engines execute; bit i is code i.
+pub const FORMATS: u64 = {
+    let mut mask = 0;
+    let mut i = 0;
+    while i < Format::ALL.len() {
+        if executed(Format::ALL[i]) {
+            mask |= 1 << Format::ALL[i].code();
+        }
+        i += 1;
+    }
+    mask
+};
+
+/// Whether any engine operation reads or writes this format.
+#[must_use]
+pub const fn executed(format: Format) -> bool {
+    match format {
+        Format::Int4 | Format::Int8 | Format::Int32 | Format::Fp16 | Format::Bf16 | Format::Fp32 => true,
+        Format::Uint4
+        | Format::Uint8
+        | Format::Int16
+        | Format::Fp8E4m3
+        | Format::Fp8E5m2
+        | Format::Mxfp4
+        | Format::Mxfp8
+        | Format::Codebook4
+        | Format::Int2
+        | Format::Reserved15 => false,
+    }
+}
+
+/// Whether the format is a float the vector engine computes with.
+#[must_use]
+pub const fn is_float(format: Format) -> bool {
+    matches!(format, Format::Fp16 | Format::Bf16 | Format::Fp32)
+}
+
+/// The fp32 nearest `x` that fp16 can hold; magnitudes from 65520 become infinite.
+#[inline]
+#[must_use]
+pub fn round_fp16(x: f32) -> f32 {
+    const SMALLEST_NORMAL: f32 = 6.103_515_6e-5; // 2^-14
+    let bits = x.to_bits();
+    let magnitude = f32::from_bits(bits & 0x7FFF_FFFF);
+    // Normal range: round the significand to 10 stored bits, ties to even, by integer carry.
+    let normal = f32::from_bits(
+        (bits & 0x7FFF_FFFF).wrapping_add(0x0FFF).wrapping_add((bits >> 13) & 1) & 0xFFFF_E000,
+    );
+    // Subnormal range: at 0.75 an fp32's spacing is 2^-24, that of fp16's subnormals.
+    let subnormal = (magnitude + 0.75) - 0.75;
+    let rounded = if magnitude < SMALLEST_NORMAL { subnormal } else { normal };
+    let rounded = if magnitude >= 65_520.0 { f32::INFINITY } else { rounded };
+    let rounded = if magnitude.is_nan() { f32::NAN } else { rounded };
+    f32::from_bits((rounded.to_bits() & 0x7FFF_FFFF) | (bits & 0x8000_0000))
+}
+
+/// The fp32 equal to an fp16.
+#[inline]
+#[must_use]
+pub fn from_fp16(h: u16) -> f32 {
+    const REBIAS: f32 = 5.192_297e33; // 2^112
+    let magnitude = f32::from_bits(u32::from(h & 0x7FFF) << 13) * REBIAS;
+    let special = if magnitude >= 65_536.0 { 0x7F80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | special | (u32::from(h & 0x8000) << 16))
+}
+
+/// The nearest fp16, NaN canonical.
+#[inline]
+#[must_use]
+pub fn to_fp16(x: f32) -> u16 {
+    if x.is_nan() { 0x7E00 } else { half::f16::from_f32(x).to_bits() }
+}
+
+/// The nearest fp16, clamped to the largest finite ones.
+#[inline]
+#[must_use]
+pub fn to_fp16_saturating(x: f32) -> u16 {
+    match to_fp16(x) {
+        0x7C00 => 0x7BFF,
+        0xFC00 => 0xFBFF,
+        h => h,
+    }
+}
+
+/// The nearest bfloat16, NaN canonical.
+#[inline]
+#[must_use]
+pub fn to_bf16(x: f32) -> u16 {
+    if x.is_nan() { 0x7FC0 } else { half::bf16::from_f32(x).to_bits() }
+}
+
+/// Bits of an fp32 as stored: NaN is canonical.
+#[inline]
+#[must_use]
+pub fn to_fp32(x: f32) -> u32 {
+    if x.is_nan() { 0x7FC0_0000 } else { x.to_bits() }
+}
+
+/// x / (1 + e^-x), the exponential and the division each rounded to fp32.
+#[inline]
+#[must_use]
+pub fn silu(x: f32) -> f32 {
+    x / (1.0 + libm::expf(-x))
+}
+
+/// `y` if it is greater, else `x` (so a NaN in `y` is ignored).
+#[inline]
+#[must_use]
+pub fn max(x: f32, y: f32) -> f32 {
+    if y > x { y } else { x }
+}
+
+/// `y` if it is less, else `x`.
+#[inline]
+#[must_use]
+pub fn min(x: f32, y: f32) -> f32 {
+    if y < x { y } else { x }
+}
+
+/// Sign-extended int4 codes of one packed row into `out`.
+#[inline]
+pub fn unpack_int4(bytes: &[u8], out: &mut [f32]) {
+    let nibble = |b: u8| f32::from((b << 4).cast_signed() >> 4);
+    let mut pairs = out.chunks_exact_mut(2);
+    for (pair, &b) in (&mut pairs).zip(bytes) {
+        pair[0] = nibble(b);
+        pair[1] = f32::from(b.cast_signed() >> 4);
+    }
+    if let ([last], Some(&b)) = (pairs.into_remainder(), bytes.last()) {
+        *last = nibble(b);
+    }
+}
+
+/// One packed row of `format` as fp32; `bytes` holds exactly `out.len()` elements.
+///
+/// Formats that are not executed leave zeros: operands are checked before anything is decoded.
+pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
+    match format {
+        Format::Int4 => unpack_int4(bytes, out),
+        Format::Int8 => {
+            for (o, &b) in out.iter_mut().zip(bytes) {
+                *o = f32::from(b.cast_signed());
+            }
+        }
+        Format::Int32 => {
+            for (o, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
+                *o = i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32;
+            }
+        }
+        Format::Fp16 => {
+            for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                *o = from_fp16(u16::from_le_bytes([b[0], b[1]]));
+            }
+        }
+        Format::Bf16 => {
+            for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                *o = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
+            }
+        }
+        Format::Fp32 => {
+            for (o, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
+                *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            }
+        }
+        _ => out.fill(0.0),
+    }
+}
+
+/// One row of fp32 as `format`, which is fp16, bf16 or fp32; `saturate` keeps fp16 finite.
+pub fn encode_row(format: Format, values: &[f32], saturate: bool, bytes: &mut [u8]) {
+    match format {
+        Format::Fp16 => {
+            let convert = if saturate { to_fp16_saturating } else { to_fp16 };
+            for (b, &v) in bytes.chunks_exact_mut(2).zip(values) {
+                b.copy_from_slice(&convert(v).to_le_bytes());
+            }
+        }
+        Format::Bf16 => {
+            for (b, &v) in bytes.chunks_exact_mut(2).zip(values) {
+                b.copy_from_slice(&to_bf16(v).to_le_bytes());
+            }
+        }
+        Format::Fp32 => {
+            for (b, &v) in bytes.chunks_exact_mut(4).zip(values) {
+                b.copy_from_slice(&to_fp32(v).to_le_bytes());
+            }
+        }
+        _ => bytes.fill(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fp16_decodes_as_the_half_crate_does() {
+        for h in 0..=u16::MAX {
+            let expected = half::f16::from_bits(h).to_f32();
+            let got = from_fp16(h);
+            assert!(got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan()), "{h:#x}");
+        }
+    }
+
+    #[test]
+    fn rounding_to_fp16_in_place_equals_conversion_and_back() {
+        // Around every fp16 value: itself, both neighbours in fp32, and the tie to its successor.
+        for h in 0..=u16::MAX {
+            let x = from_fp16(h);
+            let tie = f32::from_bits(x.to_bits().wrapping_add(0x1000));
+            for base in [x, tie] {
+                for delta in [0u32, 1, u32::MAX] {
+                    let v = f32::from_bits(base.to_bits().wrapping_add(delta));
+                    let expected = half::f16::from_f32(v).to_f32();
+                    let got = round_fp16(v);
+                    assert!(
+                        got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan()),
+                        "{v:e}: {got:e}, not {expected:e}"
+                    );
+                }
+            }
+        }
+        // Subnormal ties lie elsewhere.
+        for i in 0..5000u32 {
+            for sign in [1.0f32, -1.0] {
+                let v = sign * (i as f32) * f32::from_bits(0x3280_0000); // 2^-26
+                assert_eq!(round_fp16(v).to_bits(), half::f16::from_f32(v).to_f32().to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn the_format_mask_lists_what_executes() {
+        let names: Vec<_> =
+            Format::ALL.iter().filter(|f| FORMATS >> f.code() & 1 == 1).map(|f| f.name()).collect();
+        assert_eq!(names, ["int4", "int8", "int32", "fp16", "bf16", "fp32"]);
+    }
+}
