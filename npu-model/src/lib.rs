@@ -2,10 +2,20 @@
 
 pub mod array;
 pub mod config;
+pub mod core;
+pub mod dma;
 pub mod fault;
+pub mod functional;
 pub mod local;
+pub mod memory;
 pub mod ops;
+pub mod semaphores;
+pub mod stalls;
 
 pub use config::NpuConfig;
+pub use core::{Core, ENGINES, Issued, MX, Sequenced, VP};
 pub use fault::Fault;
+pub use functional::{Cores, Stuck};
 pub use local::{Local, Space};
+pub use memory::{BusFault, Content, Memory};
+pub use stalls::{Cause, Meter};
