@@ -135,8 +135,7 @@ pub fn text(record: &RunRecord) -> String {
     lines.push(String::new());
     lines.push(format!(
         "Validity: headline figures within {} % of silicon. {}",
-        record.validity.band_percent,
-        record.validity.basis
+        record.validity.band_percent, record.validity.basis
     ));
     lines.push(format!("Digest {}", record.digest));
     lines.join("\n") + "\n"

@@ -10,7 +10,7 @@ const LEFT: i32 = 230;
 /// Room for the value and its share behind the longest bar.
 const RIGHT: i32 = 170;
 const TOP: i32 = 104;
-const BOTTOM: i32 = 64;
+const BOTTOM: i32 = 44;
 const ROW: i32 = 34;
 const THICKNESS: i32 = 22;
 /// Characters that fit into `LEFT` at the size of names.
@@ -48,7 +48,7 @@ impl BarChart {
         canvas.text((24, 62), &self.subtitle, Anchor::Left, Face::new(14, SOFT));
         self.legend(&mut canvas);
         let longest = self.bars.iter().map(Bar::sum).fold(0.0, f64::max);
-        let step = round_step(longest / 5.0);
+        let step = round_step(longest / 6.0);
         let scale = f64::from(WIDTH - LEFT - RIGHT) / if longest > 0.0 { longest } else { 1.0 };
         self.axis(&mut canvas, (longest, step, scale), height - BOTTOM);
         let total: f64 = self.bars.iter().map(Bar::sum).sum();

@@ -143,10 +143,11 @@ fn draw_roofs(canvas: &mut Canvas<'_>, frame: &Frame, slope: f64, roofs: &[(&str
         let start = x_low.max(y_low / slope);
         let end = if highest > 0.0 { (highest / slope).min(x_high) } else { x_high };
         canvas.line(&[frame.at(start, start * slope), frame.at(end, end * slope)], INK, 2);
-        let at = frame.at(start, start * slope);
+        let along = start * (end / start).powf(0.7);
+        let (x, y) = frame.at(along, along * slope);
         let label = format!("DRAM {}", quantity(slope * 1e3, "GB/s"));
-        // Beside the foot of the slope, where it leaves the frame, nothing else stands above the line.
-        canvas.text((at.0 + 8, (at.1 - 60).max(TOP + 10)), &label, Anchor::Left, Face::new(13, INK));
+        // To the left of a rising line there is nothing at the same height.
+        canvas.text((x - 14, y), &label, Anchor::Right, Face::new(13, INK));
     }
     let mut free_above = BOTTOM;
     let mut by_height: Vec<_> = roofs.to_vec();
