@@ -110,7 +110,8 @@ pub struct Traffic {
 pub struct DramFacts {
     /// Data the controllers moved, all channels together.
     pub moved: Traffic,
-    /// The same traffic counted where it was asked for: one row per requester (NPU DMA, clusters, devices).
+    /// The same traffic counted where it was asked for: one row per requester (NPU DMA, clusters, devices), in
+    /// whole transactions as they enter the fabric, so that a partly used burst counts fully at both ends.
     pub requested: BTreeMap<String, Traffic>,
     /// What a system cache kept away from the controllers; zero without one.
     pub absorbed: Traffic,
@@ -169,7 +170,7 @@ pub struct OpFacts {
     pub macs: u64,
     /// Bytes read from and written to external memory.
     pub dram_bytes: Bytes,
-    /// Energy charged to it, without the shares of components that serve several ops at once.
+    /// Energy charged to it; what no op can be charged with (leakage while waiting, firmware) stays in the total.
     pub energy: Energy,
     /// What limited it, snake case.
     pub bound_by: String,

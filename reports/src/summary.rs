@@ -6,7 +6,7 @@ use crate::columns::{self, Column};
 use crate::record::{RunRecord, TOTAL};
 
 /// Causes that are work rather than waiting; every other cause is a stall.
-pub const WORK_CAUSES: &[&str] = &["busy", "compute", "retire"];
+pub const WORK_CAUSES: &[&str] = &["active", "busy", "compute"];
 
 /// Stall causes shown per kind of engine.
 const STALLS_SHOWN: usize = 3;
@@ -206,5 +206,17 @@ fn stalls(lines: &mut Vec<String>, record: &RunRecord) {
             line.push_str(&format!("   {cause} {}", percent(share(n)).trim_start()));
         }
         lines.push(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EFFICIENCIES, FIRMWARE, HEADLINES, MEMORY, columns};
+
+    #[test]
+    fn every_section_names_metrics_that_exist() {
+        for path in [HEADLINES, EFFICIENCIES, MEMORY, FIRMWARE].concat() {
+            assert!(columns::find(path).is_some(), "{path}");
+        }
     }
 }

@@ -134,7 +134,7 @@ pub fn facts() -> RunFacts {
             ("npu.core0.dma".to_owned(), engine(&[("busy", 200_000_000), ("idle", 40_000_000)])),
             (
                 "cpu.big0".to_owned(),
-                engine(&[("retire", 1_000_000), ("wfi", 590_000_000), ("dram_miss", 9_000_000)]),
+                engine(&[("active", 1_000_000), ("idle", 590_000_000), ("dram", 9_000_000)]),
             ),
         ]),
         ops: ops(),
