@@ -314,8 +314,8 @@ impl RunRecord {
         }
         for (engine, causes) in &self.cycles {
             let whole = causes.get(TOTAL).copied().unwrap_or(0);
-            let parts: u64 = causes.iter().filter(|(k, _)| *k != TOTAL).map(|(_, v)| v).sum();
-            if parts != whole {
+            let parts: u128 = causes.iter().filter(|(k, _)| *k != TOTAL).map(|(_, v)| u128::from(*v)).sum();
+            if parts != u128::from(whole) {
                 errors.push(CheckError::PartsDiffer {
                     path: format!("cycles.{engine}"),
                     parts: parts as f64,

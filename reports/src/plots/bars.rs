@@ -1,6 +1,6 @@
 //! Horizontal bars with names to the left, values to the right, and room for both.
 
-use super::canvas::{Anchor, Canvas, FAINT, Face, INK, SERIES, SOFT, pixel};
+use super::canvas::{Anchor, Canvas, FAINT, Face, INK, SERIES, SOFT, pixel, shortened};
 use crate::error::WriteError;
 use crate::summary::quantity;
 
@@ -96,7 +96,12 @@ impl BarChart {
             }
             from += part;
         }
-        canvas.text((LEFT - 10, middle), &shortened(&bar.name), Anchor::Right, Face::new(14, INK));
+        canvas.text(
+            (LEFT - 10, middle),
+            &shortened(&bar.name, NAME_CHARACTERS),
+            Anchor::Right,
+            Face::new(14, INK),
+        );
         let share = if total > 0.0 { 100.0 * bar.sum() / total } else { 0.0 };
         let label = format!("{} ({share:.1} %)", quantity(bar.sum(), self.unit));
         canvas.text((LEFT + pixel(from * scale) + 8, middle), &label, Anchor::Left, Face::new(14, INK));
@@ -122,16 +127,4 @@ fn round_step(least: f64) -> f64 {
     }
     let decade = 10f64.powi(pixel(least.log10().floor()));
     [1.0, 2.0, 5.0].into_iter().map(|m| m * decade).find(|step| *step >= least).unwrap_or(10.0 * decade)
-}
-
-/// A name cut in its middle where it is too long, since both ends tell components apart.
-fn shortened(name: &str) -> String {
-    let characters: Vec<char> = name.chars().collect();
-    if characters.len() <= NAME_CHARACTERS {
-        return name.to_owned();
-    }
-    let (head, tail) = (NAME_CHARACTERS / 2 - 1, NAME_CHARACTERS / 2 - 2);
-    let head: String = characters[..head].iter().collect();
-    let tail: String = characters[characters.len() - tail..].iter().collect();
-    format!("{head}...{tail}")
 }

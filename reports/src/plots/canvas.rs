@@ -109,3 +109,15 @@ impl<'a> Canvas<'a> {
 pub(super) fn pixel(value: f64) -> i32 {
     value.round().clamp(-10_000.0, 10_000.0) as i32
 }
+
+/// A name cut in its middle where it has more than `most` characters, since both ends tell names apart.
+pub(super) fn shortened(name: &str, most: usize) -> String {
+    let characters: Vec<char> = name.chars().collect();
+    if characters.len() <= most {
+        return name.to_owned();
+    }
+    let (head, tail) = (most / 2 - 1, most / 2 - 2);
+    let head: String = characters[..head].iter().collect();
+    let tail: String = characters[characters.len() - tail..].iter().collect();
+    format!("{head}...{tail}")
+}

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::canvas::{Anchor, Canvas, FAINT, Face, INK, SERIES, SOFT, pixel};
+use super::canvas::{Anchor, Canvas, FAINT, Face, INK, SERIES, SOFT, pixel, shortened};
 use crate::error::WriteError;
 use crate::facts::Phase;
 use crate::record::RunRecord;
 use crate::summary::quantity;
 
-const SIZE: (u32, u32) = (960, 620);
+const SIZE: (u32, u32) = (1020, 620);
 const LEFT: i32 = 84;
 const TOP: i32 = 92;
 const BOTTOM: i32 = 540;
@@ -17,6 +17,10 @@ const RIGHT: i32 = 700;
 const KEY: i32 = 722;
 /// Points named in the key; the rest is drawn without a name.
 const KEYED: usize = 18;
+/// Characters of a kind's name that fit into the key.
+const KIND_CHARACTERS: usize = 22;
+/// Roofs closer than this many pixels share a label.
+const ROOF_GAP: i32 = 22;
 
 /// All ops of one kind in one phase.
 struct Point {
@@ -92,7 +96,8 @@ pub(super) fn draw(record: &RunRecord, subtitle: &str) -> Result<String, WriteEr
         .filter(|(_, v)| **v > 0.0)
         .map(|(k, v)| (k.as_str(), *v))
         .collect();
-    let ridges = roofs.iter().filter(|_| slope > 0.0).map(|(_, peak)| peak / slope * 3.0);
+    // Roofs are labelled over their right ends: leave them a decade.
+    let ridges = roofs.iter().filter(|_| slope > 0.0).map(|(_, peak)| peak / slope * 10.0);
     let x = decades(points.iter().map(|p| p.intensity).chain(ridges));
     // The roof's label stands above its line: leave it room inside the top decade.
     let y = decades(points.iter().map(|p| p.tops).chain(roofs.iter().map(|(_, peak)| peak * 1.3)));
@@ -149,17 +154,30 @@ fn draw_roofs(canvas: &mut Canvas<'_>, frame: &Frame, slope: f64, roofs: &[(&str
         // To the left of a rising line there is nothing at the same height.
         canvas.text((x - 14, y), &label, Anchor::Right, Face::new(13, INK));
     }
-    let mut free_above = BOTTOM;
     let mut by_height: Vec<_> = roofs.to_vec();
     by_height.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(b.0)));
+    // From the lowest up: a label stands above the highest line of its group, where the next group has left room.
+    let mut labels: Vec<(i32, Vec<String>)> = Vec::new();
     for (format, peak) in by_height {
         let start = if slope > 0.0 { (peak / slope).clamp(x_low, x_high) } else { x_low };
         let (from, to) = (frame.at(start, peak), frame.at(x_high, peak));
         canvas.line(&[from, to], INK, 2);
-        let label = format!("{format} {}", quantity(peak, "TOPS"));
-        let y = (to.1 - 10).min(free_above - 16);
-        canvas.text((RIGHT - 6, y), &label, Anchor::Right, Face::new(13, INK));
-        free_above = y;
+        let text = format!("{format} {}", quantity(peak, ""));
+        match labels.last_mut() {
+            Some((y, texts)) if *y - to.1 < ROOF_GAP => {
+                *y = to.1;
+                texts.insert(0, text);
+            }
+            _ => labels.push((to.1, vec![text])),
+        }
+    }
+    for (y, texts) in labels {
+        canvas.text(
+            (RIGHT - 6, y - 11),
+            &format!("{} TOPS", texts.join(", ")),
+            Anchor::Right,
+            Face::new(13, INK),
+        );
     }
 }
 
@@ -187,7 +205,8 @@ fn draw_points(canvas: &mut Canvas<'_>, frame: &Frame, points: &[Point]) {
         let row = TOP + 54 + 21 * i32::try_from(number).unwrap_or(0);
         canvas.dot((KEY + 8, row), 9, colour(point.phase));
         canvas.text((KEY + 8, row - 5), &number.to_string(), Anchor::Top, white);
-        let label = format!("{} {}", point.kind, quantity(point.duration_s, "s"));
+        let label =
+            format!("{} {}", shortened(&point.kind, KIND_CHARACTERS), quantity(point.duration_s, "s"));
         canvas.text((KEY + 24, row), &label, Anchor::Left, Face::new(13, INK));
     }
 }
