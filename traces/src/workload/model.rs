@@ -3,10 +3,12 @@
 //! Models: every dimension and constant that changes the arithmetic. Does not model: weights, tokenisers.
 //! Source: each preset names its own.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::error::{WorkloadError, WorkloadProblem};
 
 /// A transformer family; it decides tensor names and block structure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
     /// Llama 2 and 3.
@@ -32,8 +34,8 @@ pub enum RopeLayout {
 }
 
 /// How rotary frequencies are stretched beyond the trained context.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RopeScaling {
     /// Not at all.
     None,
@@ -43,6 +45,7 @@ pub enum RopeScaling {
         factor: f64,
     },
     /// Llama 3's three bands.
+    #[serde(rename_all = "kebab-case")]
     Llama3 {
         /// Divisor of the lowest frequencies.
         factor: f64,
@@ -141,5 +144,48 @@ impl ModelSpec {
     #[must_use]
     pub const fn kv_elements_per_token(&self) -> u64 {
         2 * self.layers as u64 * self.kv_width()
+    }
+
+    /// Checks that every dimension is one a transformer can have; `place` names the file in messages.
+    ///
+    /// # Errors
+    /// Every dimension that is not, under its name in `config.json`.
+    pub fn check(&self, place: &str) -> Result<(), WorkloadError> {
+        let mut problems = Vec::new();
+        for (key, value, low, high) in [
+            ("hidden_size", self.hidden, 64, 1 << 16),
+            ("num_hidden_layers", self.layers, 1, 1_024),
+            ("num_attention_heads", self.heads, 1, 1_024),
+            ("num_key_value_heads", self.kv_heads, 1, 1_024),
+            ("head_dim", self.head_dim, 2, 1_024),
+            ("intermediate_size", self.ffn, 64, 1 << 18),
+            ("vocab_size", self.vocab, 2, 1 << 21),
+            ("max_position_embeddings", self.max_position, 1, 1 << 24),
+        ] {
+            if !(low..=high).contains(&value) {
+                let message = format!("expected from {low} to {high}, found {value}");
+                problems.push(WorkloadProblem::new(place, key, message));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(WorkloadError { problems });
+        }
+        if self.heads % self.kv_heads != 0 {
+            let message = format!("expected a divisor of num_attention_heads ({}), found {}", self.heads, self.kv_heads);
+            problems.push(WorkloadProblem::new(place, "num_key_value_heads", message));
+        }
+        if self.head_dim % 2 != 0 {
+            let message = format!("expected an even number, found {}", self.head_dim);
+            problems.push(WorkloadProblem::new(place, "head_dim", message));
+        }
+        for (key, value, low, high) in
+            [("rms_norm_eps", self.norm_eps, 1e-12, 1e-2), ("rope_theta", self.rope.theta, 1.0, 1e12)]
+        {
+            if !(low..=high).contains(&value) {
+                let message = format!("expected from {low} to {high}, found {value}");
+                problems.push(WorkloadProblem::new(place, key, message));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(WorkloadError { problems }) }
     }
 }
