@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Problem, suggestion};
+use super::error::{ConfigError, Problem, nearest, suggestion};
 use super::preset;
 use super::shape::{Field, Leaf, Shape};
 
@@ -58,8 +58,11 @@ pub(crate) fn read(soc: &str, shape: &Shape) -> Result<Entries, ConfigError> {
     for text in chain.iter().rev() {
         let table = parse(text)?;
         let named = table.get_ref().keys().any(|key| key.get_ref() == "name");
-        let mut walker = Walker { text, entries: &mut entries, problems: &mut problems };
+        let mut walker = Walker { text, entries: &mut entries, problems: Vec::new() };
         walker.table(table.get_ref(), shape, "");
+        let mut found = walker.problems;
+        found.sort_by_key(|(line, _)| *line);
+        problems.extend(found.into_iter().map(|(_, problem)| problem));
         if !named {
             let origin = Origin { layer: text.place.clone(), source: Some("the file's name".to_owned()) };
             entries
@@ -131,7 +134,8 @@ fn extends_of(text: &Text) -> Result<Option<(String, usize)>, ConfigError> {
 struct Walker<'a> {
     text: &'a Text,
     entries: &'a mut Entries,
-    problems: &'a mut Vec<Problem>,
+    /// With the line each is on.
+    problems: Vec<(usize, Problem)>,
 }
 
 impl Walker<'_> {
@@ -139,7 +143,7 @@ impl Walker<'_> {
         let line = line_of(&self.text.text, offset);
         let shown = self.text.text.lines().nth(line - 1);
         let problem = Problem::new(format!("{}:{line}", self.text.place), path, message);
-        self.problems.push(problem.help(help).line(shown));
+        self.problems.push((line, problem.help(help).line(shown)));
     }
 
     fn table(&mut self, table: &DeTable<'_>, shape: &Shape, prefix: &str) {
@@ -229,8 +233,8 @@ impl Walker<'_> {
 }
 
 fn refusal(leaf: &Leaf, value: &toml::Value) -> (String, Option<String>) {
-    let names: Vec<&str> = leaf.names().iter().map(String::as_str).collect();
-    let help = value.as_str().filter(|_| !names.is_empty()).and_then(|text| suggestion(text, &names));
+    let near = value.as_str().and_then(|text| nearest(text, leaf.names().iter().map(String::as_str)));
+    let help = near.map(|near| format!("did you mean `{near}`?"));
     (format!("expected {}, found {value}", leaf.expects()), help)
 }
 
@@ -301,7 +305,7 @@ fn find<'a>(entries: &Entries, shape: &'a Shape, path: &str) -> Result<&'a Leaf,
             Shape::Leaf(_) => (Vec::new(), None),
         };
         let Some(inner) = inner else {
-            let near = super::error::nearest(name, names.iter().copied());
+            let near = nearest(name, names.iter().copied());
             let help = match near {
                 Some(near) => Some(format!("did you mean `{prefix}{near}`?")),
                 None => suggestion(name, &names),

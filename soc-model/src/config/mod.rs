@@ -12,6 +12,8 @@ mod raw;
 mod resolved;
 mod shape;
 mod show;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use serde::Deserialize;

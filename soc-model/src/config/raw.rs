@@ -15,7 +15,6 @@ use super::quantity::{Frequency, Ratio, Size, Temperature, Voltage};
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct RawSoc {
     /// Preset name or path of a file that supplies everything not written here.
-    #[serde(default)]
     #[allow(dead_code, reason = "followed while layers are read; here for the schema and for strictness")]
     pub(crate) extends: Option<String>,
     /// Name in results; the file's stem if absent.

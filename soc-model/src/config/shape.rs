@@ -137,16 +137,18 @@ pub fn soc_schema() -> Value {
     schema
 }
 
+/// Drops `required` and the `null` of optional keys, and allows every value to carry its source.
 fn relax(schema: &mut Value) {
-    if let Some(alternatives) = schema.get_mut("anyOf").and_then(Value::as_array_mut) {
-        alternatives.iter_mut().for_each(relax);
-        return;
-    }
+    *schema = without_null(schema).clone();
     let Some(object) = schema.as_object_mut() else { return };
     object.remove("required");
     if let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) {
-        for (_, inner) in properties.iter_mut() {
-            relax(inner);
+        for (name, inner) in properties.iter_mut() {
+            if name == "extends" {
+                inner["type"] = json!("string");
+            } else {
+                relax(inner);
+            }
         }
         return;
     }
@@ -154,11 +156,7 @@ fn relax(schema: &mut Value) {
         relax(inner);
         return;
     }
-    if object.get("type") == Some(&json!("null")) {
-        return;
-    }
     let description = object.remove("description");
-    let dialect = object.remove("$schema");
     let value = Value::Object(std::mem::take(object));
     let sourced = json!({
         "type": "object",
@@ -167,7 +165,6 @@ fn relax(schema: &mut Value) {
         "additionalProperties": false,
     });
     let mut either = Map::new();
-    either.extend(dialect.map(|d| ("$schema".to_owned(), d)));
     either.extend(description.map(|d| ("description".to_owned(), d)));
     either.insert("anyOf".to_owned(), json!([value, sourced]));
     *object = either;

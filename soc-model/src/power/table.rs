@@ -4,7 +4,7 @@
 //! in the supply and doubling with temperature. Does not model: data-dependent switching, process spread.
 //! Source: every row names its own.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, Problem, Unit, nearest};
 
@@ -23,7 +23,7 @@ pub fn energy_table_text(name: &str) -> Option<&'static str> {
 }
 
 /// How far a figure may be off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum AccuracyClass {
     /// Measured on this kind of silicon, about 10 %.
     A,
@@ -34,7 +34,7 @@ pub enum AccuracyClass {
 }
 
 /// Energy of one action.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EnergyRow {
     /// Component charged.
     pub component: String,
@@ -66,7 +66,7 @@ impl EnergyRow {
 }
 
 /// Leakage of one block.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LeakageRow {
     /// Block, one instance of it.
     pub block: String,

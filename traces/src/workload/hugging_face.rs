@@ -96,7 +96,11 @@ impl Reader<'_> {
 /// Reads the text of a `config.json`; `file` names it in messages.
 pub(crate) fn read(text: &str, file: &str) -> Result<ModelSpec, WorkloadError> {
     let value: Value = serde_json::from_str(text).map_err(|e| {
-        WorkloadProblem::new(format!("{file}:{}:{}", e.line(), e.column()), "", format!("not valid JSON: {e}"))
+        WorkloadProblem::new(
+            format!("{file}:{}:{}", e.line(), e.column()),
+            "",
+            format!("not valid JSON: {e}"),
+        )
     })?;
     let Some(object) = value.as_object() else {
         return Err(WorkloadProblem::new(file, "", "expected a JSON object at the top").into());
@@ -135,7 +139,19 @@ fn unsupported(reader: &mut Reader<'_>, family: Family) {
     let off = [Value::Bool(false)];
     reader.only("hidden_act", &[Value::from("silu")]);
     reader.only("mlp_bias", &off);
-    for key in ["num_experts", "num_local_experts", "n_routed_experts", "attn_logit_softcapping", "quantization_config"] {
+    if let Some(Value::Array(kinds)) = reader.get("layer_types") {
+        if let Some(kind) = kinds.iter().find(|kind| **kind != "full_attention") {
+            reader.fail("layer_types", format!("{kind} is not supported, only \"full_attention\""));
+        }
+    }
+    reader.only("use_mrope", &off);
+    for key in [
+        "num_experts",
+        "num_local_experts",
+        "n_routed_experts",
+        "attn_logit_softcapping",
+        "quantization_config",
+    ] {
         reader.only(key, &[]);
     }
     match family {
@@ -145,16 +161,7 @@ fn unsupported(reader: &mut Reader<'_>, family: Family) {
             reader.only("pretraining_tp", &[Value::from(1)]);
         }
         Family::Phi3 => {
-            // The 4k variant declares a window of 2047 under a context of 4096.
             reader.only("partial_rotary_factor", &[Value::from(1), Value::from(1.0)]);
-            let window = reader.get("sliding_window").and_then(|value| value.as_u64());
-            let context = reader.get("max_position_embeddings").and_then(|value| value.as_u64());
-            if let (Some(window), Some(context)) = (window, context) {
-                if window < context {
-                    let message = format!("a sliding window of {window} under a context of {context} is not supported");
-                    reader.fail("sliding_window", message);
-                }
-            }
         }
     }
     match family {
@@ -187,6 +194,12 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
         Family::Phi3 => 4_096,
         Family::Qwen2 | Family::Qwen3 | Family::Mimo => 32_768,
     };
+    let context = reader.count("max_position_embeddings", Some(default_context));
+    // Phi 3 declares a sliding window (2047 of 4096 tokens); contexts end where it would begin to act.
+    let max_position = match family {
+        Family::Phi3 => context.min(reader.count("sliding_window", Some(context))),
+        Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Mimo => context,
+    };
     let default_eps = if family == Family::Phi3 { 1e-5 } else { 1e-6 };
     ModelSpec {
         name: named_by.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned()),
@@ -203,7 +216,7 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
         qk_norm: family == Family::Qwen3,
         rope: rope(reader, default_theta),
         tied_embedding: reader.flag("tie_word_embeddings", false),
-        max_position: reader.count("max_position_embeddings", Some(default_context)),
+        max_position,
     }
 }
 
@@ -294,19 +307,51 @@ mod tests {
     }
 
     #[test]
+    fn a_phi_context_ends_where_its_window_would_act() {
+        let text = r#"{"architectures": ["Phi3ForCausalLM"], "attention_bias": false, "hidden_act": "silu",
+  "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096, "model_type": "phi3",
+  "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32, "rms_norm_eps": 1e-05,
+  "original_max_position_embeddings": 4096, "rope_scaling": null, "rope_theta": 10000.0, "sliding_window": 2047,
+  "tie_word_embeddings": false, "vocab_size": 32064}"#;
+        let expected = model_preset("phi-3-mini").expect("preset").spec;
+        assert_eq!(read(text, "phi-3-mini/config.json").expect("reads"), expected);
+        assert_eq!(expected.max_position, 2047);
+    }
+
+    #[test]
     fn what_changes_the_arithmetic_and_is_not_modelled_is_named() {
         for (text, from, to, says) in [
-            (QWEN_1B5, "\"use_sliding_window\": false", "\"use_sliding_window\": true", "m.json:5: use_sliding_window: true is not supported"),
+            (
+                QWEN_1B5,
+                "\"use_sliding_window\": false",
+                "\"use_sliding_window\": true",
+                "m.json:5: use_sliding_window: true is not supported",
+            ),
             (LLAMA_1B, "\"llama3\"", "\"yarn\"", "rope type `yarn` is not supported"),
             (LLAMA_1B, "\"silu\"", "\"gelu\"", "hidden_act: \"gelu\" is not supported"),
             (LLAMA_1B, "\"mlp_bias\": false", "\"mlp_bias\": true", "mlp_bias: true"),
             (LLAMA_1B, "LlamaForCausalLM", "LamaForCausalLM", "did you mean `LlamaForCausalLM`?"),
-            (LLAMA_1B, "\"hidden_size\": 2048", "\"hidden_size\": 0", "hidden_size: expected from 64 to 65536, found 0"),
-            (LLAMA_1B, "\"hidden_size\": 2048", "\"hidden_size\": \"big\"", "hidden_size: expected a whole number"),
+            (
+                LLAMA_1B,
+                "\"hidden_size\": 2048",
+                "\"hidden_size\": 0",
+                "hidden_size: expected from 64 to 65536, found 0",
+            ),
+            (
+                LLAMA_1B,
+                "\"hidden_size\": 2048",
+                "\"hidden_size\": \"big\"",
+                "hidden_size: expected a whole number",
+            ),
             (LLAMA_1B, "\"vocab_size\": 128256", "\"vocab_size\": 99999999", "vocab_size"),
             (LLAMA_1B, "\"num_key_value_heads\": 8", "\"num_key_value_heads\": 7", "num_key_value_heads"),
             (LLAMA_1B, "\"num_hidden_layers\": 16, ", "", "num_hidden_layers: is missing"),
-            (QWEN_1B5, "\"num_attention_heads\": 12", "\"num_attention_heads\": 11", "hidden_size: 1536 is not a multiple"),
+            (
+                QWEN_1B5,
+                "\"num_attention_heads\": 12",
+                "\"num_attention_heads\": 11",
+                "hidden_size: 1536 is not a multiple",
+            ),
         ] {
             assert!(text.contains(from), "{from}");
             let error = refused(&text.replace(from, to));

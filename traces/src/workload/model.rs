@@ -171,7 +171,10 @@ impl ModelSpec {
             return Err(WorkloadError { problems });
         }
         if self.heads % self.kv_heads != 0 {
-            let message = format!("expected a divisor of num_attention_heads ({}), found {}", self.heads, self.kv_heads);
+            let message = format!(
+                "expected a divisor of num_attention_heads ({}), found {}",
+                self.heads, self.kv_heads
+            );
             problems.push(WorkloadProblem::new(place, "num_key_value_heads", message));
         }
         if self.head_dim % 2 != 0 {

@@ -114,8 +114,9 @@ pub fn load_model(argument: &str) -> Result<ModelSpec, WorkloadError> {
     if !is_file || model_names().any(|name| name == argument) {
         return model_preset(argument).map(|preset| preset.spec);
     }
-    let bytes = std::fs::read(path)
-        .map_err(|e| WorkloadProblem::new("--model", "", format!("cannot read `{argument}`: {}", e.kind())))?;
+    let bytes = std::fs::read(path).map_err(|e| {
+        WorkloadProblem::new("--model", "", format!("cannot read `{argument}`: {}", e.kind()))
+    })?;
     if bytes.starts_with(b"GGUF") || extension == "gguf" {
         let message = "expected a Hugging Face config.json; files of weights cannot be read";
         return Err(WorkloadProblem::new(argument, "", message).into());
