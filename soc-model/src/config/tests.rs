@@ -1,12 +1,10 @@
 //! The pipeline as a whole: presets, files, options, errors.
 
-use std::path::PathBuf;
-
 use super::*;
 
 /// Writes a file of its own for one test and returns its path.
 fn file(name: &str, content: &str) -> String {
-    let directory = PathBuf::from(std::env::temp_dir()).join(format!("presil-config-{}", std::process::id()));
+    let directory = std::env::temp_dir().join(format!("presil-config-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a temporary directory");
     let path = directory.join(name);
     std::fs::write(&path, content).expect("a temporary file");

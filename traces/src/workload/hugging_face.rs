@@ -84,11 +84,12 @@ impl Reader<'_> {
 
     /// A key that changes the arithmetic: only `supported` values pass.
     fn only(&mut self, key: &str, supported: &[Value]) {
-        if let Some(value) = self.get(key) {
-            if !supported.contains(&value) {
-                let list: Vec<String> = supported.iter().map(Value::to_string).collect();
-                self.fail(key, format!("{value} is not supported, only {}", list.join(" or ")));
-            }
+        if let Some(value) = self.get(key)
+            && !supported.contains(&value)
+        {
+            let list: Vec<String> = supported.iter().map(Value::to_string).collect();
+            let only = if list.is_empty() { String::new() } else { format!(", only {}", list.join(" or ")) };
+            self.fail(key, format!("{value} is not supported{only}"));
         }
     }
 }
@@ -110,10 +111,10 @@ pub(crate) fn read(text: &str, file: &str) -> Result<ModelSpec, WorkloadError> {
     unsupported(&mut reader, family);
     let spec = spec(&mut reader, family);
     let mut problems = reader.problems;
-    if problems.is_empty() {
-        if let Err(error) = spec.check(file) {
-            problems.extend(error.problems);
-        }
+    if problems.is_empty()
+        && let Err(error) = spec.check(file)
+    {
+        problems.extend(error.problems);
     }
     if problems.is_empty() { Ok(spec) } else { Err(WorkloadError { problems }) }
 }
@@ -139,10 +140,10 @@ fn unsupported(reader: &mut Reader<'_>, family: Family) {
     let off = [Value::Bool(false)];
     reader.only("hidden_act", &[Value::from("silu")]);
     reader.only("mlp_bias", &off);
-    if let Some(Value::Array(kinds)) = reader.get("layer_types") {
-        if let Some(kind) = kinds.iter().find(|kind| **kind != "full_attention") {
-            reader.fail("layer_types", format!("{kind} is not supported, only \"full_attention\""));
-        }
+    if let Some(Value::Array(kinds)) = reader.get("layer_types")
+        && let Some(kind) = kinds.iter().find(|kind| **kind != "full_attention")
+    {
+        reader.fail("layer_types", format!("{kind} is not supported, only \"full_attention\""));
     }
     reader.only("use_mrope", &off);
     for key in [
@@ -175,7 +176,7 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
     let heads = reader.count("num_attention_heads", None);
     let default_head = match family {
         Family::Qwen3 => Some(128),
-        _ if heads > 0 && hidden % heads == 0 => Some(hidden / heads),
+        _ if heads > 0 && hidden.is_multiple_of(heads) => Some(hidden / heads),
         _ => None,
     };
     if default_head.is_none() && reader.get("head_dim").is_none() {
