@@ -132,6 +132,7 @@ fn files_that_are_not_configurations_are_refused_cleanly() {
     let binary = file("binary.toml", "");
     std::fs::write(&binary, b"\xff\xfe\x00").expect("a temporary file");
     assert!(refused(&binary, "").contains("byte 0 is not UTF-8"));
+    assert!(refused("/dev/zero", "").contains("more than 4194304 bytes"));
     assert!(refused(&file("array.toml", "[1, 2]\n"), "").contains("not valid TOML"));
     assert!(refused(&file("list.toml", "[[npu]]\ncores = 1\n"), "").contains("npu: expected a table"));
     assert!(refused(&file("empty.toml", ""), "").contains("start the file with extends = \"xring-o1\""));
