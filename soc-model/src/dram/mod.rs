@@ -12,15 +12,19 @@
 //! Source: JESD209-5 timing tables as quoted in the presets; controller rules of Ramulator 2.1's LPDDR5 model.
 
 pub mod burst;
+pub mod interleave;
 pub mod map;
 pub mod replay;
+pub mod sample;
 pub mod standard;
 pub mod streams;
+pub mod system;
 pub mod tick;
 
 pub use burst::BurstChannel;
 pub use map::AddressMap;
 pub use standard::{Standard, Timings};
+pub use system::{DramConfig, FlowId, MemoryStats, MemorySystem, Qos};
 pub use tick::TickChannel;
 
 /// Banks of a channel: four groups of four.
