@@ -21,7 +21,7 @@ fn config(channels: u32, interleave: u64, grant: u64, map: &str) -> DramConfig {
         interleave_bytes: interleave,
         grant_bytes: grant,
         map: AddressMap::named_or_parsed(map).unwrap(),
-        controller: Controller::DEFAULT,
+        controller: Controller::PHONE,
         frequency_permille: 1000,
     }
 }

@@ -383,6 +383,7 @@ impl BurstChannel {
         consider(self.act_any_at);
         consider(self.pre_any_at);
         consider(self.refresh_at);
+        consider(self.impatient_at());
         let start = (self.now as usize + 1) % CALENDAR;
         for i in 0..=CALENDAR / 64 {
             let word = (start / 64 + i) % (CALENDAR / 64);
@@ -456,7 +457,9 @@ impl BurstChannel {
 
     fn serve_buffer(&mut self, columns: u16, done: &mut Vec<Done>) -> bool {
         let writes = self.writes.len();
-        if self.write_mode {
+        if self.impatient_at() <= self.now {
+            self.write_mode = false;
+        } else if self.write_mode {
             if writes < self.c.drain_until_below && self.reads.live != 0 {
                 self.write_mode = false;
             }
@@ -508,6 +511,15 @@ impl BurstChannel {
             self.activate(queue, position);
         }
         true
+    }
+
+    /// When the oldest read has waited too long.
+    fn impatient_at(&self) -> u64 {
+        if self.c.read_patience == u64::MAX || self.reads.live == 0 {
+            return u64::MAX;
+        }
+        let oldest = self.reads.oldest(self.reads.live);
+        self.reads.slots[oldest].accepted + self.c.read_patience
     }
 
     fn ring(&mut self, queue: Queue) -> &mut Ring {

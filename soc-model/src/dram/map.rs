@@ -376,7 +376,7 @@ mod tests {
         let a = AddressMap::named_or_parsed("map-a").unwrap();
         let text = "byte=4:0 column=5 group=7:6 column=12:8 bank=14:13 row=29:15";
         assert_eq!(a, AddressMap::parse(text).unwrap());
-        assert_eq!(a.place(0b101_11_00011_10_1_00000), Place { bank: 0b1011, row: 5, column: 0b000111 });
+        assert_eq!(a.place(0x2_E3A0), Place { bank: 0b1011, row: 5, column: 0b000111 });
         assert_eq!(a.bits(), 30);
     }
 

@@ -90,6 +90,8 @@ pub struct Controller {
     pub drain_above: u32,
     /// Writing ends when fewer writes than this wait and a read does.
     pub drain_until_below: u32,
+    /// A read that has waited this many CK ends writing whatever the thresholds say; `u64::MAX` never does.
+    pub read_patience: u64,
     /// Refresh commands are sent.
     pub refresh: bool,
 }
@@ -98,9 +100,19 @@ pub struct Controller {
 pub const URGENT_RESERVE: u32 = 8;
 
 impl Controller {
-    /// Buffers of 32, drain from 0.8 down to 0.2, refresh on: Ramulator 2.1's defaults for LPDDR5.
-    pub const DEFAULT: Self =
-        Self { read_buffer: 32, write_buffer: 32, drain_above: 25, drain_until_below: 7, refresh: true };
+    /// Buffers of 32, drain from 0.8 down to 0.2, no limit on waiting: Ramulator 2.1's defaults for LPDDR5.
+    pub const DEFAULT: Self = Self {
+        read_buffer: 32,
+        write_buffer: 32,
+        drain_above: 25,
+        drain_until_below: 7,
+        read_patience: u64::MAX,
+        refresh: true,
+    };
+
+    /// The same with a limit on waiting: without one, writers that keep the buffer filled starve the last reads
+    /// of a transfer for as long as they write. The limit is an estimate, accuracy class C.
+    pub const PHONE: Self = Self { read_patience: 512, ..Self::DEFAULT };
 }
 
 /// Commands a channel has issued.

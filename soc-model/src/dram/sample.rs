@@ -16,6 +16,8 @@ use super::{AddressMap, BURST_BYTES, BurstChannel, Controller, Done, Request, Ti
 pub const SETTLE_CK: u64 = 600;
 /// CKs between probe lines.
 const PROBE_CK: u64 = 293;
+/// Probe lines after the measured interval; within it they would cost bandwidth nobody asked for.
+const PROBES: u64 = 5;
 /// Runs of a flow kept for sampling; of longer lists every n-th.
 pub const KEPT_RUNS: usize = 64;
 const PROBE_TAG: u32 = u32::MAX;
@@ -138,11 +140,14 @@ impl Sampler {
             left: grant,
         }));
         let mut engine = BurstChannel::new(self.timings, self.controller);
-        let end = SETTLE_CK + self.timings.refi;
+        let measured = SETTLE_CK..SETTLE_CK + self.timings.refi;
+        let end = measured.end + PROBES * PROBE_CK;
         let mut m = Measured { ck: self.timings.refi, ..Measured::default() };
-        let mut turn = 0;
+        let pick = usize::try_from(self.draw() % flows.len().max(1) as u64).expect("an index");
+        let mut turn = pick;
+        self.cursors[pick].left = self.draw() % (grant / BURST_BYTES) * BURST_BYTES + BURST_BYTES;
         let mut waiting: Option<Request> = None;
-        let mut probe_due = SETTLE_CK / 2;
+        let mut probe_due = measured.end;
         let mut probe: Option<(u64, u8)> = None;
         let mut activates_before = 0;
         while engine.now() < end {
@@ -185,24 +190,23 @@ impl Sampler {
                     && let Some((since, left)) = probe
                 {
                     if left == 1 {
-                        if since >= SETTLE_CK {
-                            m.probes += 1;
-                            m.probe_ck += d.done + 1 - since;
-                        }
+                        m.probes += 1;
+                        m.probe_ck += d.done + 1 - since;
                         probe = None;
                     } else {
                         probe = Some((since, left - 1));
                     }
                 }
-                m.bursts += u64::from(now >= SETTLE_CK);
+                m.bursts += u64::from(measured.contains(&now));
             }
-            if now < SETTLE_CK {
+            if now < measured.start {
                 activates_before = engine.commands().activates;
+            } else if now < measured.end {
+                m.activates = engine.commands().activates - activates_before;
             }
             let to = engine.next_event().min(end).min(probe_due.max(engine.now()));
             engine.skip_to(to);
         }
-        m.activates = engine.commands().activates - activates_before;
         m
     }
 }

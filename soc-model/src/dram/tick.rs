@@ -182,7 +182,10 @@ impl TickChannel {
 
     fn choose_mode(&mut self) {
         let writes = self.writes.len();
-        if self.write_mode {
+        let waited = self.reads.iter().map(|e| self.now - e.accepted).max();
+        if waited.is_some_and(|w| w >= self.c.read_patience) {
+            self.write_mode = false;
+        } else if self.write_mode {
             if writes < self.c.drain_until_below as usize && !self.reads.is_empty() {
                 self.write_mode = false;
             }
