@@ -12,9 +12,11 @@
 //! Source: JESD209-5 timing tables as quoted in the presets; controller rules of Ramulator 2.1's LPDDR5 model.
 
 pub mod burst;
+pub mod energy;
 pub mod interleave;
 pub mod map;
 pub mod replay;
+pub mod replay_io;
 pub mod sample;
 pub mod standard;
 pub mod streams;

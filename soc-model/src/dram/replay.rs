@@ -7,6 +7,8 @@
 //! Models: an in-order source with head-of-line blocking that offers bursts before each CK until one is refused.
 //! Does not model: PHY and network latency. Source: conventions of our Ramulator 2.1 reference measurements.
 
+use super::map::MapError;
+use super::replay_io::ReplayResult;
 use super::streams::{Load, StreamKind};
 use super::{AddressMap, BurstChannel, Commands, Controller, Done, Request, Standard, TickChannel};
 
@@ -86,10 +88,35 @@ pub struct Measured {
     pub transactions: u64,
     /// Latency in CK of every burst read: counts by latency.
     pub read_latency: Vec<u64>,
-    /// Sum over transactions of last burst done minus arrival, in CK.
+    /// Sum over read transactions of last burst done minus arrival, in CK.
     pub transaction_latency_sum: u64,
     /// Commands.
     pub commands: Commands,
+}
+
+/// A replay: what, on what, how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayOptions {
+    /// Speed grade.
+    pub standard: Standard,
+    /// Queues.
+    pub controller: Controller,
+    /// Address map, at any capacity; its row field is fitted to the standard's channel.
+    pub map: AddressMap,
+    /// Engine.
+    pub path: Path,
+    /// Transactions.
+    pub input: Input,
+}
+
+/// Replays and reports.
+///
+/// # Errors
+/// If the map cannot be fitted to the standard's channel.
+pub fn replay(options: &ReplayOptions) -> Result<ReplayResult, MapError> {
+    let map = options.map.resized(options.standard.channel_bits)?;
+    let m = measure(&options.standard, options.controller, &map, options.path, &options.input);
+    Ok(ReplayResult::new(&options.standard, &m))
 }
 
 enum Engine {
@@ -201,7 +228,9 @@ pub fn measure(standard: &Standard, c: Controller, map: &AddressMap, path: Path,
             slot.0 -= 1;
             slot.2 = slot.2.max(d.done);
             if slot.0 == 0 {
-                transaction_latency_sum += slot.2 + 1 - slot.1;
+                if !d.write {
+                    transaction_latency_sum += slot.2 + 1 - slot.1;
+                }
                 if chase {
                     arrival = slot.2 + 1;
                 }

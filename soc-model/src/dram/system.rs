@@ -104,6 +104,8 @@ impl DramConfig {
         for (key, slots) in buffers {
             check((1..=32).contains(&slots), key, u64::from(slots), "1 to 32");
         }
+        let low = u64::from(self.controller.drain_until_below);
+        check(low >= 1, "drain-until-below", low, "at least 1, or writing never ends");
         if errors.is_empty()
             && let Err(e) = self.channel_map()
         {
@@ -524,6 +526,10 @@ impl MemorySystem {
             channel.next = channel.next.saturating_add(service);
         }
         let latency = if loaded { loaded_fs.max(unloaded) } else { unloaded };
+        if !loaded {
+            channel.busy += service;
+            self.stats.busy[index] += Time::new(service);
+        }
         let done = start + latency;
         self.stats.line_wait += Time::new(done - now.get() - unloaded);
         self.stats.cpu.requests += 1;
