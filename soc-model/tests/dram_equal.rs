@@ -2,8 +2,7 @@
 
 use sim_kernel::Stream;
 use soc_model::dram::{
-    AddressMap, BurstChannel, Commands, Controller, Done, Request, Standard, TickChannel,
-    standard::STANDARDS,
+    AddressMap, BurstChannel, Commands, Controller, Done, Request, Standard, TickChannel, standard::STANDARDS,
 };
 
 /// Random requests with their earliest CK: bursts of activity, runs of neighbours, repeats, urgent ones.
@@ -15,7 +14,8 @@ fn traffic(r: &mut Stream, map: &AddressMap, count: u64) -> Vec<(u64, Request)> 
     let (mut address, mut due) = (0u64, 0u64);
     (0..count)
         .map(|i| {
-            address = if r.below(100) < local { address + 32 } else { r.next_u64() & ((1 << span_bits) - 32) };
+            address =
+                if r.below(100) < local { address + 32 } else { r.next_u64() & ((1 << span_bits) - 32) };
             due += r.below(2 * gap + 1);
             let write = r.below(100) < writes;
             let urgent = !write && r.below(50) == 0;
@@ -74,7 +74,10 @@ fn random_traffic_gives_the_same_commands_at_the_same_ck() {
     for seed in 0..150 {
         let mut r = Stream::new(seed, "test.dram", "equal");
         let (_, text) = STANDARDS[usize::try_from(r.below(3)).unwrap()];
-        let t = Standard::parse(text).unwrap().timings.at_permille([1000, 500, 1200][usize::try_from(r.below(3)).unwrap()]);
+        let t = Standard::parse(text)
+            .unwrap()
+            .timings
+            .at_permille([1000, 500, 1200][usize::try_from(r.below(3)).unwrap()]);
         let names = ["map-a", "map-32", "map-bg8", "map-a-xor", "map-bg8-xor"];
         let map = AddressMap::named_or_parsed(names[usize::try_from(r.below(5)).unwrap()]).unwrap();
         let c = controller(&mut r);

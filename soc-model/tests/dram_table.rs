@@ -8,7 +8,6 @@ use sim_kernel::{Bytes, Stream};
 use soc_model::dram::{
     AddressMap, BurstChannel, Commands, Controller, Done, DramConfig, Request, Standard, TickChannel,
 };
-use std::fmt::Write as _;
 
 const STREAMS: [u64; 5] = [1, 2, 4, 12, 16];
 const GRANTS: [u64; 9] = [64, 256, 512, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10];
@@ -181,7 +180,8 @@ fn the_efficiency_table_is_what_the_oracle_measures() {
             pick(&mut random, STREAMS.len()),
             pick(&mut random, GRANTS.len()),
         );
-        let want = line(&PLACEMENTS[p], STREAMS[s], GRANTS[g], cell(true, &PLACEMENTS[p], STREAMS[s], GRANTS[g]));
+        let want =
+            line(&PLACEMENTS[p], STREAMS[s], GRANTS[g], cell(true, &PLACEMENTS[p], STREAMS[s], GRANTS[g]));
         assert_eq!(lines[1 + (p * STREAMS.len() + s) * GRANTS.len() + g], want);
     }
 }
@@ -189,9 +189,8 @@ fn the_efficiency_table_is_what_the_oracle_measures() {
 #[test]
 fn the_interleave_table_is_what_the_exact_channels_measure() {
     let file = path("dram_interleave.csv");
-    let cells = || {
-        INTERLEAVES.iter().flat_map(|&i| TRANSFERS.iter().flat_map(move |&t| [6, 12].map(|w| (i, t, w))))
-    };
+    let cells =
+        || INTERLEAVES.iter().flat_map(|&i| TRANSFERS.iter().flat_map(move |&t| [6, 12].map(|w| (i, t, w))));
     if blessing() {
         let mut text = INTERLEAVE_HEADER.to_owned();
         for (interleave, transfer, workers) in cells() {
@@ -216,14 +215,15 @@ fn commands_of_a_cell_add_up() {
     let mut sent = 0;
     while sent < 64 || !e.is_empty() {
         while sent < 64
-            && e.offer(Request { place: map.place(sent * 32), write: false, urgent: false, tag: 0 }, &mut done)
+            && e.offer(
+                Request { place: map.place(sent * 32), write: false, urgent: false, tag: 0 },
+                &mut done,
+            )
         {
             sent += 1;
         }
         e.tick(&mut done);
     }
-    let mut what = String::new();
-    let _ = write!(what, "{:?}", e.commands());
     let Commands { reads, row_hits, row_misses, row_conflicts, .. } = *e.commands();
-    assert_eq!((reads, row_hits + row_misses + row_conflicts), (64, 64), "{what}");
+    assert_eq!((reads, row_hits + row_misses + row_conflicts), (64, 64), "{:?}", e.commands());
 }

@@ -309,7 +309,11 @@ impl BurstChannel {
         let hit = self.open >> bank & 1 == 1 && self.rows[bank] == request.place.row;
         let slot = Slot { request, sequence: self.sequence, accepted: self.now };
         self.sequence += 1;
-        if request.write { self.writes.push(slot, hit) } else { self.reads.push(slot, hit) }
+        if request.write {
+            self.writes.push(slot, hit)
+        } else {
+            self.reads.push(slot, hit)
+        }
         self.next_event = self.now;
         true
     }

@@ -52,7 +52,8 @@ pub enum DramAction {
     PhyBurst,
 }
 
-const TYPICAL: &str = "Micron Y52P LPDDR5X 16 Gb datasheet Rev H Table 18, scaled to typical (VAMPIRE factors)";
+const TYPICAL: &str =
+    "Micron Y52P LPDDR5X 16 Gb datasheet Rev H Table 18, scaled to typical (VAMPIRE factors)";
 
 impl DramAction {
     /// All actions, in the order of the table.

@@ -196,7 +196,8 @@ impl AddressMap {
             let malformed = || MapError::Token { token: token.to_owned() };
             if let Some((target, rest)) = token.split_once('^') {
                 let (source, bits) = rest.split_once('[').ok_or_else(malformed)?;
-                let (low, width) = span(bits.strip_suffix(']').ok_or_else(malformed)?).ok_or_else(malformed)?;
+                let (low, width) =
+                    span(bits.strip_suffix(']').ok_or_else(malformed)?).ok_or_else(malformed)?;
                 xors.push(Xor { target: Field::parse(target)?, source: Field::parse(source)?, low, width });
             } else if let Some((field, bits)) = token.split_once('=') {
                 let (low, width) = span(bits).ok_or_else(malformed)?;
@@ -331,7 +332,8 @@ impl AddressMap {
                 fields[x.target as usize] ^= (plain[x.source as usize] >> x.low) & ((1 << x.width) - 1);
             }
         }
-        let narrow = |field: Field| u32::try_from(fields[field as usize]).expect("a field is at most 32 bits");
+        let narrow =
+            |field: Field| u32::try_from(fields[field as usize]).expect("a field is at most 32 bits");
         let small = |field: Field| u8::try_from(fields[field as usize]).expect("two bits");
         Place {
             bank: small(Field::Group) << 2 | small(Field::Bank),
@@ -381,13 +383,25 @@ mod tests {
     #[test]
     fn errors_name_the_bits() {
         let e = |s: &str| AddressMap::named_or_parsed(s).unwrap_err().to_string();
-        assert_eq!(e("byte=4:0 column=10:5 group=11:10 bank=13:12 row=20:14"), "address bit 10 belongs to both column and group");
-        assert_eq!(e("byte=4:0 column=10:5 group=12:11 bank=15:14 row=20:16"), "address bit 13 belongs to no field");
-        assert_eq!(e("row:15 bank:2 colum:6 group:2 byte:5"), "no field is called `colum`; the nearest is `column`");
+        assert_eq!(
+            e("byte=4:0 column=10:5 group=11:10 bank=13:12 row=20:14"),
+            "address bit 10 belongs to both column and group"
+        );
+        assert_eq!(
+            e("byte=4:0 column=10:5 group=12:11 bank=15:14 row=20:16"),
+            "address bit 13 belongs to no field"
+        );
+        assert_eq!(
+            e("row:15 bank:2 colum:6 group:2 byte:5"),
+            "no field is called `colum`; the nearest is `column`"
+        );
         assert_eq!(e("map-b"), "no address map is called `map-b`; the nearest is `map-a`");
         assert_eq!(e("row:15 bank:2 column:7 group:2 byte:5"), "field column has 7 bits, a channel has 6");
         assert!(e("row:15 bank:2 column:6 group:2 byte:5 bank^bank[1:0]").contains("not reversible"));
-        assert!(e("row:15 bank:2 column:6 group:2 byte:5 bank^group[1:0] group^bank[1:0]").contains("not reversible"));
+        assert!(
+            e("row:15 bank:2 column:6 group:2 byte:5 bank^group[1:0] group^bank[1:0]")
+                .contains("not reversible")
+        );
         assert!(e("row:15 bank").contains("`bank` is neither"));
     }
 }

@@ -200,7 +200,11 @@ pub fn measure(standard: &Standard, c: Controller, map: &AddressMap, path: Path,
                 break;
             }
             if half == 0 {
-                let since = if matches!(input, Input::Stream { load: Load::Fraction(_), .. }) { t.due } else { arrival };
+                let since = if matches!(input, Input::Stream { load: Load::Fraction(_), .. }) {
+                    t.due
+                } else {
+                    arrival
+                };
                 open[tag as usize] = (2, since, 0);
             }
             outstanding += 1;

@@ -53,7 +53,11 @@ impl std::str::FromStr for Load {
         }
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if whole.is_empty() && fraction.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 6 {
+        if whole.is_empty() && fraction.is_empty()
+            || !digits(whole)
+            || !digits(fraction)
+            || fraction.len() > 6
+        {
             return Err(bad());
         }
         let whole: u32 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| bad())? };
@@ -238,7 +242,10 @@ mod tests {
         assert_eq!(e("R 0x0\nX 0x1"), "a.trace:2: expected `R` or `W`, found `X`");
         assert_eq!(e("R"), "a.trace:1: expected an address such as `0x1000` after the direction");
         assert_eq!(e("R 12"), "a.trace:1: `12` is not an address such as `0x1000`");
-        assert_eq!(e("R 0x40000000"), "a.trace:1: address 0x40000000 lies beyond the channel's 0x40000000 bytes");
+        assert_eq!(
+            e("R 0x40000000"),
+            "a.trace:1: address 0x40000000 lies beyond the channel's 0x40000000 bytes"
+        );
         assert_eq!(e("R 0x0 soon"), "a.trace:1: `soon` is not a CK number below 2^40");
         assert_eq!(e("R 0x0 1 2"), "a.trace:1: unexpected `2` after the transaction");
     }

@@ -18,8 +18,11 @@ pub const SETTLE_CK: u64 = 600;
 const PROBE_CK: u64 = 293;
 /// Probe lines after the measured interval; within it they would cost bandwidth nobody asked for.
 const PROBES: u64 = 5;
-/// Runs of a flow kept for sampling; of longer lists every n-th.
-pub const KEPT_RUNS: usize = 64;
+/// Runs of a flow kept for sampling.
+pub const KEPT_RUNS: usize = 256;
+/// A flow with more runs than this is a pattern that a sample continues from its start; after the end of one with
+/// fewer, a sample goes on somewhere else, as the requester's next flow would.
+const PATTERN_RUNS: usize = 8;
 const PROBE_TAG: u32 = u32::MAX;
 
 /// Sums over samples of one kind of load.
@@ -54,6 +57,8 @@ struct Cursor {
     runs: [(u64, u64); 1],
     /// Reads the flow's own runs; after their end, a run somewhere else.
     own: bool,
+    /// Bursts since the walk began.
+    walked: u64,
     write: bool,
     left: u64,
 }
@@ -113,10 +118,16 @@ impl Sampler {
     fn next_burst(&mut self, turn: usize, flows: &[Sampled<'_>]) -> u64 {
         loop {
             let c = &mut self.cursors[turn];
-            let address =
-                if c.own { c.walker.next(flows[turn].runs) } else { c.walker.next(&c.runs) };
+            let address = if c.own { c.walker.next(flows[turn].runs) } else { c.walker.next(&c.runs) };
             if let Some(a) = address {
+                c.walked += 1;
                 return a;
+            }
+            let c = &mut self.cursors[turn];
+            if c.own && flows[turn].runs.len() > PATTERN_RUNS && c.walked > 0 {
+                c.walker = Walker::new(self.il, c.walker.channel());
+                c.walked = 0;
+                continue;
             }
             let longest = flows[turn].runs.iter().map(|r| r.1).max().unwrap_or(0);
             let bytes = longest.max(self.il.bytes * self.il.channels * 2);
@@ -136,6 +147,7 @@ impl Sampler {
             walker: Walker::starting_at(self.il, channel, f.runs, f.skip),
             runs: [(0, 0)],
             own: true,
+            walked: 0,
             write: f.write,
             left: grant,
         }));
@@ -157,7 +169,8 @@ impl Sampler {
                 let line = self.draw() << 6;
                 for half in [0, BURST_BYTES] {
                     let place = self.map.place(line + half);
-                    engine.offer(Request { place, write: false, urgent: true, tag: PROBE_TAG }, &mut self.done);
+                    engine
+                        .offer(Request { place, write: false, urgent: true, tag: PROBE_TAG }, &mut self.done);
                 }
                 probe = Some((now, 2));
             }

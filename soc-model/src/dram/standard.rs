@@ -165,16 +165,26 @@ impl Timings {
         };
         for (name, ck) in self.rows() {
             check(ck > 0, format!("timing row `{name}` is zero; every constraint takes at least one CK"));
-            let most = if name.starts_with("nREF") || name.starts_with("nRFC") { MAX_REFRESH_CK } else { MAX_ROW_CK };
+            let most = if name.starts_with("nREF") || name.starts_with("nRFC") {
+                MAX_REFRESH_CK
+            } else {
+                MAX_ROW_CK
+            };
             check(ck <= most, format!("timing row `{name}` = {ck} CK exceeds the model's {most} CK"));
         }
-        check(self.ras <= self.rc, format!("nRAS = {} exceeds nRC = {}; nRC is nRAS + nRPpb", self.ras, self.rc));
+        check(
+            self.ras <= self.rc,
+            format!("nRAS = {} exceeds nRC = {}; nRC is nRAS + nRPpb", self.ras, self.rc),
+        );
         check(
             self.rp_pb <= self.rp_ab,
             format!("nRPpb = {} exceeds nRPab = {}; closing all banks takes longer", self.rp_pb, self.rp_ab),
         );
         check(self.ccd_s <= self.ccd_l, format!("nCCD_S = {} exceeds nCCD_L = {}", self.ccd_s, self.ccd_l));
-        check(self.bl_min <= self.bl_max, format!("nBL_min = {} exceeds nBL_max = {}", self.bl_min, self.bl_max));
+        check(
+            self.bl_min <= self.bl_max,
+            format!("nBL_min = {} exceeds nBL_max = {}", self.bl_min, self.bl_max),
+        );
         check(self.wtr_s <= self.wtr_l, format!("nWTR_S = {} exceeds nWTR_L = {}", self.wtr_s, self.wtr_l));
         check(self.rrd <= self.faw, format!("nRRD = {} exceeds nFAW = {}", self.rrd, self.faw));
         check(
@@ -343,10 +353,18 @@ mod tests {
         let without = good.lines().filter(|l| !l.starts_with("nRCD")).collect::<Vec<_>>().join("\n");
         assert_eq!(errors(&without), ["timing row `nRCD` is missing"]);
         let typo = good.replace("nRAS =", "nRSA =");
-        assert!(errors(&typo)[0].ends_with("unknown key `nRSA`; the nearest is `nRAS`"), "{:?}", errors(&typo));
+        assert!(
+            errors(&typo)[0].ends_with("unknown key `nRSA`; the nearest is `nRAS`"),
+            "{:?}",
+            errors(&typo)
+        );
         assert_eq!(errors(&typo)[1], "timing row `nRAS` is missing");
         let key = good.replace("ck-hz", "ck-hertz");
-        assert!(errors(&key)[0].contains("unknown key `ck-hertz`; the nearest is `ck-hz`"), "{:?}", errors(&key));
+        assert!(
+            errors(&key)[0].contains("unknown key `ck-hertz`; the nearest is `ck-hz`"),
+            "{:?}",
+            errors(&key)
+        );
         let wrong = good.replace("nRAS = { ck = 34", "nRAS = { ck = 134").replace("ck = 3125", "ck = 0");
         let found = errors(&wrong);
         assert!(found.iter().any(|e| e.contains("nRAS = 134 exceeds nRC = 49")), "{found:?}");

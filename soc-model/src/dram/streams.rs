@@ -41,7 +41,9 @@ impl StreamKind {
     pub fn transaction(self, i: u64) -> (u64, bool) {
         match self {
             Self::SeqRead => (TRANSACTION_BYTES * i % STREAM_BYTES, false),
-            Self::RandRead => (mixed((1 << 32) + i) % (STREAM_BYTES / TRANSACTION_BYTES) * TRANSACTION_BYTES, false),
+            Self::RandRead => {
+                (mixed((1 << 32) + i) % (STREAM_BYTES / TRANSACTION_BYTES) * TRANSACTION_BYTES, false)
+            }
             Self::Mix21 => {
                 let (round, place) = (i / 3, i % 3);
                 let half = STREAM_BYTES / 2;

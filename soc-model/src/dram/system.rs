@@ -100,7 +100,8 @@ impl DramConfig {
         check(multiple(self.grant_bytes), "grant-bytes", self.grant_bytes, rule);
         let permille = u64::from(self.frequency_permille);
         check((100..=1500).contains(&permille), "frequency-scale", permille, "100 to 1500 thousandths");
-        let buffers = [("read-buffer", self.controller.read_buffer), ("write-buffer", self.controller.write_buffer)];
+        let buffers =
+            [("read-buffer", self.controller.read_buffer), ("write-buffer", self.controller.write_buffer)];
         for (key, slots) in buffers {
             check((1..=32).contains(&slots), key, u64::from(slots), "1 to 32");
         }
@@ -180,7 +181,6 @@ struct Flow {
     write: bool,
     urgent: bool,
     cap: u64,
-    bursts_bytes: u64,
     shortness: usize,
     runs: Vec<(u64, u64)>,
     kept_bytes: u64,
@@ -316,8 +316,8 @@ impl MemorySystem {
         self.timings = self.cfg.timings();
         self.sampler.timings = self.timings;
         let t = self.timings;
-        // CAS, ACT1 to RD, RD to data; a write is done when the controller has taken it.
-        self.read_latency = self.fs(1 + t.rcd + t.read_latency());
+        // Rows stay open, so a new flow finds another's: PRE, ACT1, CAS, RD, data. A write is done when taken.
+        self.read_latency = self.fs(t.rp_pb + t.rcd + 1 + t.read_latency());
         self.write_latency = self.fs(1);
         self.refresh_fs = self.fs(t.refi);
         self.entries.clear();
@@ -346,7 +346,7 @@ impl MemorySystem {
         self.ck_hz * BURST_BYTES / self.timings.bl_min * u64::from(self.cfg.channels)
     }
 
-    /// Latency of a read that finds its bank closed and the channel idle.
+    /// Latency of a read that finds another row open in its bank and the channel idle.
     pub fn unloaded_read_latency(&self) -> Time {
         Time::new(self.read_latency)
     }
@@ -421,9 +421,9 @@ impl MemorySystem {
         let shortness = self.shortness(work, pieces);
         let flow = &mut self.flows[slot as usize];
         (flow.id, flow.write, flow.urgent, flow.cap) = (id, write, urgent, cap);
-        (flow.bursts_bytes, flow.shortness, flow.pending, flow.end) = (work, shortness, pending, now.get());
+        (flow.shortness, flow.pending, flow.end) = (shortness, pending, now.get());
         flow.runs.clear();
-        flow.runs.extend(runs.iter().step_by(runs.len().div_ceil(KEPT_RUNS).max(1)));
+        flow.runs.extend_from_slice(&runs[..runs.len().min(KEPT_RUNS)]);
         flow.kept_bytes = flow.runs.iter().map(|r| r.1).sum();
         self.live += 1;
         if pending == 0 {
@@ -471,7 +471,6 @@ impl MemorySystem {
                 write: false,
                 urgent: false,
                 cap: 0,
-                bursts_bytes: 0,
                 shortness: 0,
                 runs: Vec::with_capacity(KEPT_RUNS),
                 kept_bytes: 0,
@@ -689,7 +688,11 @@ impl MemorySystem {
     fn entry_for(&mut self, index: usize) -> usize {
         let (mut reads, mut writes, mut short) = (0usize, 0usize, 0usize);
         for s in &self.channels[index].subs {
-            if s.write { writes += 1 } else { reads += 1 }
+            if s.write {
+                writes += 1
+            } else {
+                reads += 1
+            }
             short += self.flows[s.flow as usize].shortness;
         }
         let shortness = short.div_ceil(reads + writes).min(SHORTNESS - 1);
@@ -724,9 +727,7 @@ impl MemorySystem {
             .map(|s| {
                 let flow = &flows[s.flow as usize];
                 let left = u64::try_from(s.remaining / UNITS_PER_BYTE).expect("bytes");
-                let moved = u128::from(s.total - left.min(s.total)) * u128::from(channels);
-                let skip = moved * u128::from(flow.kept_bytes) / u128::from(flow.bursts_bytes.max(1));
-                let skip = u64::try_from(skip).expect("bytes").min(flow.kept_bytes.saturating_sub(1));
+                let skip = (s.total - left.min(s.total)) * channels % flow.kept_bytes.max(1);
                 Sampled { runs: &flow.runs, skip, write: s.write }
             })
             .collect();

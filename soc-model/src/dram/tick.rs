@@ -117,8 +117,8 @@ impl TickChannel {
     /// Takes a request in this CK, before `tick`; false if its buffer is full.
     pub fn offer(&mut self, request: Request, done: &mut Vec<Done>) -> bool {
         let queued = |e: &Entry| e.request.place == request.place;
-        let merged = self.writes.iter().any(queued)
-            && (if request.write { true } else { self.room(request) });
+        let merged =
+            self.writes.iter().any(queued) && (if request.write { true } else { self.room(request) });
         if merged {
             self.commands.forwarded += 1;
             let at = if request.write { self.now } else { self.now + 1 };
@@ -130,7 +130,11 @@ impl TickChannel {
         }
         let entry = Entry { request, sequence: self.sequence, accepted: self.now, counted: false };
         self.sequence += 1;
-        if request.write { self.writes.push(entry) } else { self.reads.push(entry) }
+        if request.write {
+            self.writes.push(entry)
+        } else {
+            self.reads.push(entry)
+        }
         true
     }
 

@@ -51,7 +51,13 @@ pub fn exact(cfg: &DramConfig, workers: &[Vec<Transfer>]) -> u64 {
                 }
                 if n > 0 {
                     let walker = Walker::new(il, c as u64);
-                    list.push(Part { flow: w, transfer: state[w].0, walker, left: cfg.grant_bytes, pending: None });
+                    list.push(Part {
+                        flow: w,
+                        transfer: state[w].0,
+                        walker,
+                        left: cfg.grant_bytes,
+                        pending: None,
+                    });
                 }
                 bursts += n;
             }
@@ -128,4 +134,3 @@ pub fn workload(count: usize, writers: usize, bytes: u64, sizes: &[u64], seed: u
     }
     workers
 }
-
