@@ -1,1 +1,2 @@
 //! The chip around the NPU: harts, caches, fabric, memory, power, presets, assembly.
+pub mod cpu;
