@@ -1,2 +1,3 @@
 //! The chip around the NPU: harts, caches, fabric, memory, power, presets, assembly.
 pub mod cpu;
+pub mod exec;

@@ -308,7 +308,12 @@ impl Hart {
                     self.pc = pc;
                     return Stop::SharedAt(out.edge(p.cycle(self.instret)));
                 }
-                RunEnd::Trap(pc, cause, tval) => self.take_exception(p, pc, cause, tval, &mut out),
+                RunEnd::Trap(pc, cause, tval) => {
+                    self.take_exception(p, pc, cause, tval, &mut out);
+                    if self.pc == pc {
+                        return Stop::Lost;
+                    }
+                }
                 RunEnd::Wait(pc) => {
                     self.pc = pc;
                     if !self.csr.wakes() {

@@ -151,4 +151,6 @@ pub enum Stop {
     Watch(Time),
     /// The instruction limit is reached.
     Limit,
+    /// The first instruction of the trap handler traps into itself: the hart will never get out.
+    Lost,
 }
