@@ -3,6 +3,7 @@
 //! Models: the machine-level set plus the floating-point and counter registers.
 //! Does not model: supervisor, hypervisor and debug registers; an access to one is an illegal instruction.
 //! Physical memory protection registers keep what is written but protect nothing: machine mode is unrestricted.
+//! There are no debug triggers: their registers exist and read zero, which is how software finds that out.
 //! Source: RISC-V Instruction Set Manual, Volume II, 20240411, chapter "CSR Listing".
 
 /// Who may write a register.
@@ -61,6 +62,8 @@ csr_table! {
     Mip 0x344 x 1 "mip" ReadWrite;
     Pmpcfg 0x3a0 x 16 "pmpcfg" ReadWrite;
     Pmpaddr 0x3b0 x 64 "pmpaddr" ReadWrite;
+    Tselect 0x7a0 x 1 "tselect" ReadWrite;
+    Tdata 0x7a1 x 3 "tdata" ReadWrite;
     Mcycle 0xb00 x 1 "mcycle" ReadWrite;
     Minstret 0xb02 x 1 "minstret" ReadWrite;
     Mhpmcounter 0xb03 x 29 "mhpmcounter" ReadWrite;

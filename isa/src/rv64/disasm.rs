@@ -21,8 +21,12 @@ impl fmt::Display for CsrName {
         match u16::try_from(self.0).ok().and_then(csr::lookup) {
             Some((row, _)) if row.count == 1 => f.write_str(row.name),
             Some((row, index)) => {
-                // Counters are numbered from 3, after cycle, time and instret.
-                let first = if row.count == 29 { 3 } else { 0 };
+                // Counters are numbered from 3, after cycle, time and instret; trigger data from 1.
+                let first = match row.count {
+                    29 => 3,
+                    3 => 1,
+                    _ => 0,
+                };
                 write!(f, "{}{}", row.name, first + index)
             }
             None => write!(f, "{:#x}", self.0),

@@ -202,6 +202,8 @@ impl CsrFile {
             Csr::Time => at.mtime,
             Csr::Mhartid => self.hart,
             Csr::Mhpmevent
+            | Csr::Tselect
+            | Csr::Tdata
             | Csr::Mhpmcounter
             | Csr::Hpmcounter
             | Csr::Mvendorid
@@ -248,7 +250,7 @@ impl CsrFile {
             Csr::Mcycle => self.cycle.write(at.cycle + 1, value),
             Csr::Minstret => self.instret.write(at.instret + 1, value),
             // Fixed, wired to devices, or events that are not counted: a write is allowed and changes nothing.
-            Csr::Misa | Csr::Mip | Csr::Mhpmevent | Csr::Mhpmcounter => {}
+            Csr::Misa | Csr::Mip | Csr::Tselect | Csr::Tdata | Csr::Mhpmevent | Csr::Mhpmcounter => {}
             Csr::Cycle
             | Csr::Time
             | Csr::Instret
