@@ -61,7 +61,7 @@ impl Micro {
         if is_global(inst, class) {
             flags |= GLOBAL;
         }
-        if pc % 64 == 0 || pc % 64 + u64::from(inst.len) > 64 {
+        if pc.is_multiple_of(64) || pc % 64 + u64::from(inst.len) > 64 {
             flags |= NEW_LINE;
         }
         if matches!(class, Class::Load | Class::Store | Class::Amo) {

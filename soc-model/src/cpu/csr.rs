@@ -123,7 +123,7 @@ impl CsrFile {
     }
 
     pub(super) fn set_lines(&mut self, msip: bool, mtip: bool, meip: bool) {
-        self.lines = u64::from(msip) * MSI | u64::from(mtip) * MTI | u64::from(meip) * MEI;
+        self.lines = (u64::from(msip) * MSI) | (u64::from(mtip) * MTI) | (u64::from(meip) * MEI);
         self.refresh();
     }
 
@@ -153,7 +153,7 @@ impl CsrFile {
         self.mcause = cause;
         self.mtval = tval;
         let was_on = self.mstatus & MIE != 0;
-        self.mstatus = self.mstatus & !(MIE | MPIE) | u64::from(was_on) * MPIE;
+        self.mstatus = self.mstatus & !(MIE | MPIE) | (u64::from(was_on) * MPIE);
         self.refresh();
         let vectored = self.mtvec & 1 == 1 && cause & INTERRUPT != 0;
         let base = self.mtvec & !3;
@@ -170,7 +170,7 @@ impl CsrFile {
     /// Leaves a trap: returns where to go on.
     pub(super) fn mret(&mut self) -> u64 {
         let on = self.mstatus & MPIE != 0;
-        self.mstatus = self.mstatus & !MIE | MPIE | u64::from(on) * MIE;
+        self.mstatus = self.mstatus & !MIE | MPIE | (u64::from(on) * MIE);
         self.refresh();
         self.mepc
     }

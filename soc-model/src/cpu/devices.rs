@@ -97,7 +97,7 @@ impl Clint {
         let (value, within) = match offset {
             0..MTIMECMP => {
                 let msip = self.msip.get((offset / 4) as usize).ok_or(BusFault::Unmapped(offset))?;
-                return if size == 4 && offset % 4 == 0 {
+                return if size == 4 && offset.is_multiple_of(4) {
                     Ok(u64::from(*msip))
                 } else {
                     Err(width(offset, size))
@@ -125,7 +125,7 @@ impl Clint {
     pub fn store(&mut self, now: Time, offset: u64, size: u8, value: u64) -> Result<(), BusFault> {
         if offset < MTIMECMP {
             let msip = self.msip.get_mut((offset / 4) as usize).ok_or(BusFault::Unmapped(offset))?;
-            if size != 4 || offset % 4 != 0 {
+            if size != 4 || !offset.is_multiple_of(4) {
                 return Err(width(offset, size));
             }
             *msip = value & 1 == 1;
@@ -226,7 +226,7 @@ impl Plic {
     /// # Errors
     /// If there is none of this width at the offset.
     pub fn load(&mut self, offset: u64, size: u8) -> Result<u64, BusFault> {
-        if size != 4 || offset % 4 != 0 {
+        if size != 4 || !offset.is_multiple_of(4) {
             return Err(width(offset, size));
         }
         let half = |word: u64| (word >> (32 * (offset / 4 % 2))) & 0xffff_ffff;
@@ -268,13 +268,13 @@ impl Plic {
     /// # Errors
     /// If there is none of this width at the offset.
     pub fn store(&mut self, offset: u64, size: u8, value: u64) -> Result<(), BusFault> {
-        if size != 4 || offset % 4 != 0 {
+        if size != 4 || !offset.is_multiple_of(4) {
             return Err(width(offset, size));
         }
         let unmapped = BusFault::Unmapped(offset);
         match offset {
-            0 => {}
-            0..PENDING => {
+            0..4 => {}
+            4..PENDING => {
                 let slot = self.priority.get_mut((offset / 4) as usize).ok_or(unmapped)?;
                 *slot = value as u32 & 7;
             }

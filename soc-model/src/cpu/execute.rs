@@ -410,7 +410,7 @@ impl Hart {
     fn load_reserved(&mut self, u: &Micro, next: u64, memory: &mut GuestMemory) -> Result<u64, Exit> {
         let addr = self.rs1(u);
         let word = u.op == Op::LrW;
-        if addr % if word { 4 } else { 8 } != 0 {
+        if !addr.is_multiple_of(if word { 4 } else { 8 }) {
             return Err(Exit::Trap(cause::MISALIGNED_LOAD, addr));
         }
         let read = if word { memory.read::<4>(addr).map(sext32) } else { memory.read::<8>(addr) };
@@ -423,7 +423,7 @@ impl Hart {
     fn store_conditional(&mut self, u: &Micro, next: u64, memory: &mut GuestMemory) -> Result<u64, Exit> {
         let addr = self.rs1(u);
         let word = u.op == Op::ScW;
-        if addr % if word { 4 } else { 8 } != 0 {
+        if !addr.is_multiple_of(if word { 4 } else { 8 }) {
             return Err(Exit::Trap(cause::MISALIGNED_STORE, addr));
         }
         memory.read::<1>(addr).map_err(|_| Exit::Trap(cause::STORE_FAULT, addr))?;
@@ -439,7 +439,7 @@ impl Hart {
     fn read_modify_write(&mut self, u: &Micro, next: u64, memory: &mut GuestMemory) -> Result<u64, Exit> {
         let addr = self.rs1(u);
         let word = u.op <= Op::AmomaxuW;
-        if addr % if word { 4 } else { 8 } != 0 {
+        if !addr.is_multiple_of(if word { 4 } else { 8 }) {
             return Err(Exit::Trap(cause::MISALIGNED_STORE, addr));
         }
         let read = if word { memory.read::<4>(addr).map(sext32) } else { memory.read::<8>(addr) };

@@ -4,7 +4,12 @@
 //! IEEE 754 nearest-even with no regard to the environment. It is taken only when nearest-even is asked for, the
 //! inexact flag is already set and the result is finite and above the least normal number: then no other flag can
 //! arise, so nothing has to be observed. Everything else is done by `softfloat`.
-#![allow(clippy::cast_possible_truncation, reason = "binary32 values are the low half of a register")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "binary32 values are the low half of a register"
+)]
 
 use super::blocks::Micro;
 use super::csr::CsrFile;

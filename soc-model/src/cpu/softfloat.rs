@@ -194,7 +194,7 @@ fn round_pack<F: Format>(negative: bool, exp: i32, sig: u64, rm: Round, flags: &
     }
     // A subnormal has no hidden bit; adding the fields lets a carry into the exponent happen by itself.
     let base = (exp + F::BIAS - 1) as u64;
-    zero::<F>(negative) | (base << F::FRAC) + kept
+    zero::<F>(negative) | ((base << F::FRAC) + kept)
 }
 
 /// As `round_pack`, for a value whose bit 127 weighs 2^exp.

@@ -80,7 +80,8 @@ fn nearest_even_results_are_the_hosts() {
 #[test]
 fn directed_modes_bracket_and_inexact_says_so() {
     let value = |v: u64| f64::from_bits(v);
-    let ops: [fn(u64, u64, Round, &mut u8) -> u64; 3] = [add::<F64>, mul::<F64>, div::<F64>];
+    type Binary = fn(u64, u64, Round, &mut u8) -> u64;
+    let ops: [Binary; 3] = [add::<F64>, mul::<F64>, div::<F64>];
     let all: Vec<u64> = patterns(64, 40_000).collect();
     let mut inexact = 0;
     for pair in all.windows(2) {
