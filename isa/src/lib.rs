@@ -14,11 +14,5 @@ pub mod boot;
 pub mod image;
 pub mod memory_map;
 pub mod npu;
-pub mod tags;
-//! The contract between software and silicon: instruction and command tables, registers, image layouts.
-#![no_std]
-
-#[cfg(test)]
-extern crate std;
-
 pub mod rv64;
+pub mod tags;
