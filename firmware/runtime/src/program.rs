@@ -334,6 +334,7 @@ impl Program {
         let embedding = e.position();
         embed(&mut e, &cx.tagged(OpKind::Embed), tokens);
         for l in 0..h.layers {
+            e.ctrl(&[], &[], CtrlOp::PmuMark, Ctrl { cnt: l, ..Ctrl::default() });
             e.set_region(R_LAYER, self.places.image + h.layer0 + l * h.layer_stride, h.layer_stride);
             e.set_region(R_KV, self.places.bulk.0 + l * self.kv_layer, self.kv_layer);
             e.call(R_ARENA, shape.layer[i] * 32);
