@@ -6,6 +6,8 @@
 
 mod layout;
 mod rope;
+mod weights;
 
 pub use layout::{ImageLayout, TensorBytes};
 pub use rope::inverse_frequencies;
+pub use weights::{RandomTensors, Tensor, TensorSource, build_image, random_tensors};
