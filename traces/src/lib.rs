@@ -1,3 +1,4 @@
 //! Workloads in, observations out.
 
+pub mod image;
 pub mod workload;

@@ -1,0 +1,13 @@
+//! Model images: what the loader places in memory for the NPU to read, with or without the weights' values.
+//!
+//! Models: every tensor's place and stored bytes, quantised values where there are weights.
+//! Does not model: tokenisers, files of weights.
+//! Source: `isa::image` for the layout, the scheme definitions of `workload` for the formats.
+
+mod layout;
+mod rope;
+mod weights;
+
+pub use layout::{ImageLayout, TensorBytes};
+pub use rope::inverse_frequencies;
+pub use weights::{RandomTensors, Tensor, TensorSource, build_image, random_tensors};

@@ -1,0 +1,305 @@
+//! Weights' values: where they come from, and how they are quantised and packed into an image.
+//!
+//! Models: symmetric integers without zero points; group scales in fp16, column scales in fp32.
+//! Does not model: calibration, outlier handling. Source: the scheme definitions of `workload`, `isa::image`.
+//!
+//! With Q = 7 (int4) or 127 (int8): scale = largest magnitude / Q, rounded to the scale's format; code = value /
+//! scale in fp32, rounded to the nearest integer, ties to even, clamped to -Q..=Q; a scale of 0 gives codes 0.
+
+use isa::image;
+use isa::npu::Format;
+use sim_kernel::Stream;
+
+use super::layout::{ImageLayout, stored_as};
+use crate::workload::{ModelSpec, QuantScheme, WeightQuant, WorkloadError};
+
+/// A tensor of a model, in the shape Hugging Face stores it: outputs x inputs, row by row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tensor {
+    /// Embedding, vocabulary x hidden.
+    Embed,
+    /// Last norm.
+    FinalNorm,
+    /// Head, vocabulary x hidden; a tied model has none.
+    Head,
+    /// Norm before attention.
+    AttnNorm,
+    /// Norm before the feed-forward layer.
+    FfnNorm,
+    /// Query projection.
+    Query,
+    /// Key projection.
+    Key,
+    /// Value projection.
+    Value,
+    /// Query bias.
+    QueryBias,
+    /// Key bias.
+    KeyBias,
+    /// Value bias.
+    ValueBias,
+    /// Norm of a query head.
+    QueryNorm,
+    /// Norm of a key head.
+    KeyNorm,
+    /// Attention output projection.
+    Output,
+    /// Gate projection.
+    Gate,
+    /// Up projection.
+    Up,
+    /// Down projection.
+    Down,
+}
+
+impl Tensor {
+    /// Rows and columns; vectors are one row.
+    #[must_use]
+    pub fn shape(self, spec: &ModelSpec) -> (usize, usize) {
+        let wide = |value: u64| usize::try_from(value).expect("a width fits the host");
+        let (hidden, ffn) = (wide(spec.hidden.into()), wide(spec.ffn.into()));
+        let (vocab, head) = (wide(spec.vocab.into()), wide(spec.head_dim.into()));
+        let (q, kv) = (wide(spec.q_width()), wide(spec.kv_width()));
+        match self {
+            Self::Embed | Self::Head => (vocab, hidden),
+            Self::FinalNorm | Self::AttnNorm | Self::FfnNorm => (1, hidden),
+            Self::Query => (q, hidden),
+            Self::Key | Self::Value => (kv, hidden),
+            Self::QueryBias => (1, q),
+            Self::KeyBias | Self::ValueBias => (1, kv),
+            Self::QueryNorm | Self::KeyNorm => (1, head),
+            Self::Output => (hidden, q),
+            Self::Gate | Self::Up => (ffn, hidden),
+            Self::Down => (hidden, ffn),
+        }
+    }
+}
+
+/// Gives the values of a model's tensors.
+pub trait TensorSource {
+    /// All values of `tensor` in `layer` (0 for those that are none of a layer's), row by row.
+    fn values(&mut self, tensor: Tensor, layer: u32) -> Vec<f32>;
+}
+
+/// Random weights that keep activations near unit size.
+#[derive(Clone, Debug)]
+pub struct RandomTensors {
+    seed: u64,
+    spec: ModelSpec,
+}
+
+/// Random weights of `spec`: the same for the same seed, whatever the order they are asked for.
+#[must_use]
+pub fn random_tensors(seed: u64, spec: &ModelSpec) -> RandomTensors {
+    RandomTensors { seed, spec: spec.clone() }
+}
+
+impl TensorSource for RandomTensors {
+    #[allow(clippy::cast_precision_loss, reason = "24 random bits and small widths are exact")]
+    fn values(&mut self, tensor: Tensor, layer: u32) -> Vec<f32> {
+        let (rows, cols) = tensor.shape(&self.spec);
+        let mut stream = Stream::new(self.seed, &format!("layer{layer}"), &format!("{tensor:?}"));
+        let (centre, spread) = match tensor {
+            Tensor::AttnNorm | Tensor::FfnNorm | Tensor::FinalNorm | Tensor::QueryNorm | Tensor::KeyNorm => {
+                (1.0, 0.25)
+            }
+            Tensor::QueryBias | Tensor::KeyBias | Tensor::ValueBias => (0.0, 0.5),
+            Tensor::Embed => (0.0, 1.0),
+            // Uniform in +-sqrt(3 / inputs): sums of as many products keep variance one.
+            _ => (0.0, (3.0 / cols as f32).sqrt()),
+        };
+        let scale = spread / (1 << 23) as f32;
+        (0..rows * cols)
+            .map(|_| {
+                let bits = u32::try_from(stream.next_u64() >> 40).expect("24 bits");
+                centre + (bits as f32 - (1 << 23) as f32) * scale
+            })
+            .collect()
+    }
+}
+
+/// Builds the whole image of `spec` under `scheme`. Meant for models small enough to compute functionally.
+///
+/// # Errors
+/// If there is no layout.
+///
+/// # Panics
+/// If the source returns a wrong number of values, or the image does not fit the host's memory.
+pub fn build_image(
+    spec: &ModelSpec,
+    scheme: &QuantScheme,
+    source: &mut impl TensorSource,
+) -> Result<(ImageLayout, Vec<u8>), WorkloadError> {
+    let layout = ImageLayout::new(spec, scheme)?;
+    let h = layout.header;
+    let mut image = Image { bytes: vec![0; index(h.bytes)], panel: index(h.panel) };
+    for (at, bytes) in layout.stored() {
+        image.put(at, &bytes);
+    }
+    let mut get = |tensor: Tensor, layer: u32| {
+        let (values, (rows, cols)) = (source.values(tensor, layer), tensor.shape(spec));
+        assert_eq!(values.len(), rows * cols, "{tensor:?} has {rows} x {cols} values");
+        values
+    };
+    let embed = get(Tensor::Embed, 0);
+    for (token, row) in (0u64..).zip(embed.chunks_exact(index(h.hidden))) {
+        image.put_fp16(h.embed + token * h.embed_stride, row);
+    }
+    image.put_fp32(h.final_norm, &get(Tensor::FinalNorm, 0));
+    let head = if spec.tied_embedding { embed } else { get(Tensor::Head, 0) };
+    image.matrix(h.head, &head, index(h.hidden), scheme.head)?;
+    for layer in 0..spec.layers {
+        let base = h.layer0 + u64::from(layer) * h.layer_stride;
+        image.put_fp32(base + h.norm1, &get(Tensor::AttnNorm, layer));
+        image.put_fp32(base + h.norm2, &get(Tensor::FfnNorm, layer));
+        if spec.qkv_bias {
+            let parts = [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias].map(|t| get(t, layer));
+            image.put_fp32(base + h.bias, &by_kv_head(spec, &parts, 1));
+        }
+        if spec.qk_norm {
+            image.put_fp32(base + h.qk_norm, &get(Tensor::QueryNorm, layer));
+            image.put_fp32(base + h.qk_norm + h.head_dim * 4, &get(Tensor::KeyNorm, layer));
+        }
+        let parts = [Tensor::Query, Tensor::Key, Tensor::Value].map(|t| get(t, layer));
+        image.matrix(
+            base + h.qkv,
+            &by_kv_head(spec, &parts, index(h.hidden)),
+            index(h.hidden),
+            scheme.body,
+        )?;
+        for (tensor, offset) in
+            [(Tensor::Output, h.out), (Tensor::Gate, h.gate), (Tensor::Up, h.up), (Tensor::Down, h.down)]
+        {
+            image.matrix(base + offset, &get(tensor, layer), tensor.shape(spec).1, scheme.body)?;
+        }
+    }
+    Ok((layout, image.bytes))
+}
+
+fn index(value: u64) -> usize {
+    usize::try_from(value).expect("an image that is built fits the host")
+}
+
+/// Rows of queries, keys and values in the image's order: by KV head its queries, its key, its value.
+fn by_kv_head(spec: &ModelSpec, parts: &[Vec<f32>; 3], cols: usize) -> Vec<f32> {
+    let head = index(spec.head_dim.into()) * cols;
+    let group = index((spec.heads / spec.kv_heads).into()) * head;
+    let [q, k, v] = parts;
+    let heads = q.chunks_exact(group).zip(k.chunks_exact(head)).zip(v.chunks_exact(head));
+    heads.flat_map(|((q, k), v)| [q, k, v].into_iter().flatten().copied()).collect()
+}
+
+/// Codes and scale of values that share one.
+fn quantise(values: &[f32], format: Format, fp16_scale: bool) -> (Vec<i8>, f32) {
+    let most = if format == Format::Int4 { 7.0f32 } else { 127.0 };
+    let largest = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let exact = largest / most;
+    let scale = if fp16_scale { half::f16::from_f32(exact).to_f32() } else { exact };
+    #[allow(clippy::cast_possible_truncation, reason = "clamped to the code's range")]
+    let code = |v: &f32| {
+        if scale == 0.0 { 0 } else { (v / scale).round_ties_even().clamp(-most, most) as i8 }
+    };
+    (values.iter().map(code).collect(), scale)
+}
+
+struct Image {
+    bytes: Vec<u8>,
+    panel: usize,
+}
+
+impl Image {
+    fn put(&mut self, at: u64, bytes: &[u8]) {
+        let at = index(at);
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn put_fp32(&mut self, at: u64, values: &[f32]) {
+        self.put(at, &values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
+    }
+
+    fn put_fp16(&mut self, at: u64, values: &[f32]) {
+        self.put(at, &fp16(values));
+    }
+
+    /// Packs a matrix of outputs x `k` inputs into column panels.
+    fn matrix(&mut self, at: u64, values: &[f32], k: usize, quant: WeightQuant) -> Result<(), WorkloadError> {
+        let (format, group) = stored_as(quant)?;
+        let width = self.panel as u64;
+        let stride = image::panel_stride(k as u64, width, format, group);
+        let rows_a_group = match image::group_rows(group) {
+            0 => k,
+            rows => index(rows),
+        };
+        for (p, columns) in (0u64..).zip(values.chunks_exact(k * self.panel)) {
+            for first in (0..k).step_by(rows_a_group) {
+                let rows = rows_a_group.min(k - first);
+                let bytes = pack(columns, k, first..first + rows, format, group);
+                let offset = image::row_offset(first as u64, width, format, group);
+                self.put(at + p * stride + offset, &bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Some rows of a panel (all of them with one scale a column) and what follows them.
+fn pack(columns: &[f32], k: usize, rows: std::ops::Range<usize>, format: Format, group: u64) -> Vec<u8> {
+    let columns: Vec<&[f32]> = columns.chunks_exact(k).map(|column| &column[rows.clone()]).collect();
+    if format == Format::Fp16 {
+        let across = rows.clone().map(|r| columns.iter().map(|c| c[r - rows.start]).collect::<Vec<_>>());
+        return across.flat_map(|row| fp16(&row)).collect();
+    }
+    let (codes, scales): (Vec<_>, Vec<_>) =
+        columns.iter().map(|column| quantise(column, format, group != 1)).unzip();
+    let mut out = Vec::new();
+    for r in 0..rows.len() {
+        let row = codes.iter().map(|column| column[r].cast_unsigned());
+        if format == Format::Int4 {
+            let row: Vec<u8> = row.collect();
+            out.extend(row.chunks_exact(2).map(|pair| (pair[0] & 15) | (pair[1] << 4)));
+        } else {
+            out.extend(row);
+        }
+    }
+    if group == 1 {
+        out.extend(scales.iter().flat_map(|s| s.to_le_bytes()));
+    } else {
+        out.extend(fp16(&scales));
+    }
+    out
+}
+
+fn fp16(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_use_the_whole_range_and_ties_go_to_even() {
+        let (codes, scale) = quantise(&[7.0, -3.5, 2.5, 0.4, -7.0], Format::Int4, true);
+        assert_eq!((codes, scale.to_bits()), (vec![7, -4, 2, 0, -7], 1.0f32.to_bits()));
+        assert_eq!(quantise(&[0.0; 3], Format::Int8, false), (vec![0; 3], 0.0));
+        // A scale rounded down in fp16 would need code 128 without the clamp.
+        let (codes, _) = quantise(&[127.06, 1.0], Format::Int8, true);
+        assert_eq!(codes[0], 127);
+    }
+
+    #[test]
+    fn a_partial_last_group_has_its_own_scales() {
+        // 16 columns of 130 rows: the last two rows are ten times larger.
+        let k = 130;
+        let values: Vec<f32> = (0..16 * k)
+            .map(|i| if i % k < 128 { 0.7 } else { 7.0 } * if i / k % 2 == 0 { 1.0 } else { -1.0 })
+            .collect();
+        let mut image = Image { bytes: vec![0; 4096], panel: 16 };
+        let quant = WeightQuant::Grouped { format: crate::workload::TensorFormat::Int4, group: 128 };
+        image.matrix(0, &values, k, quant).expect("group of 128");
+        assert!(image.bytes[..128 * 8].iter().all(|b| *b == 0x97), "7 and -7 in every pair");
+        let scale = |at: usize| half::f16::from_le_bytes([image.bytes[at], image.bytes[at + 1]]).to_f32();
+        assert!((scale(1024) - 0.1).abs() < 1e-4 && (scale(1024 + 32 + 16) - 1.0).abs() < 1e-6);
+        assert_eq!(u64::try_from(1024 + 32).expect("small"), image::row_offset(128, 16, Format::Int4, 5));
+    }
+}
