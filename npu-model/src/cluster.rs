@@ -79,7 +79,7 @@ pub struct FlowRequest<'a> {
 pub trait Outside: Memory {
     /// Schedules an event of a core.
     fn schedule(&mut self, at: Time, core: usize, event: NpuEvent);
-    /// Starts a transfer; its end comes back through [`Cluster::flow_done`].
+    /// Starts a transfer now; its end comes back through [`Cluster::flow_done`].
     fn start_flow(&mut self, at: Time, flow: &FlowRequest);
     /// Sets a core's interrupt line.
     fn interrupt(&mut self, core: usize, level: bool);
@@ -254,8 +254,9 @@ impl Cluster {
     pub fn flow_done(&mut self, now: Time, core: usize, requester: Requester, out: &mut impl Outside) {
         match requester {
             Requester::Channel(e) => {
-                let at = self.clock.edge(self.clock.at_or_after(now));
-                out.schedule(at, core, NpuEvent::Done(e));
+                // Setting the transfer up is charged here, so that flows always start in the present.
+                let cycles = Cycles::new(self.timing.dma_setup_cycles);
+                out.schedule(self.clock.after(now, cycles), core, NpuEvent::Done(e));
             }
             Requester::Fetch => {
                 let t = &mut self.time[core];
@@ -451,7 +452,7 @@ impl Cluster {
                     qos: d.qos,
                     cap: self.channel_rate(),
                 };
-                out.start_flow(at(self.timing.dma_setup_cycles), &flow);
+                out.start_flow(now, &flow);
             } else {
                 out.schedule(at(self.timing.dma_setup_cycles + self.timing.hop_cycles + beats), core, done);
             }

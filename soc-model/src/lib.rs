@@ -5,3 +5,4 @@ pub mod cpu;
 pub mod dram;
 pub mod exec;
 pub mod power;
+pub mod soc;

@@ -1,0 +1,279 @@
+//! The chip assembled: harts, NPU cluster, caches, fabric, memory and devices on one event queue.
+//!
+//! ```text
+//! harts ─ L1/L2 ─┬─ L3 ─┐
+//!                ├─ devices, NPU registers
+//! NPU DMA ───────┴─ fabric ─ memory channels
+//! ```
+//! Models: everything the parts model, in one total order of events; the mailbox plays the outside world.
+//! Does not model: contention on the fabric's links (its latency is charged; no preset's links are narrower than
+//! its memory), coherence states between private caches.
+//! Source: each part's own header.
+
+mod account;
+mod build;
+mod chip;
+mod devicetree;
+mod mailbox;
+
+use sim_kernel::{Cycles, Time};
+use thiserror::Error;
+
+use crate::cpu::{Hart, Stop};
+
+pub use account::{Account, EngineCycles, OpResult, Phases, RunResult, peak_macs_per_s};
+pub use build::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder};
+use chip::{Event, World};
+
+/// The modelled software, or the model, came to an end it should not have.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SocFault {
+    /// The firmware gave up.
+    #[error("the firmware stopped: {reason}\n  console: {console}")]
+    Firmware {
+        /// What its error code means.
+        reason: String,
+        /// Last lines of the console.
+        console: String,
+    },
+    /// An NPU core faulted.
+    #[error("npu{core} command {index}: {fault}\n  console: {console}")]
+    Npu {
+        /// Core.
+        core: usize,
+        /// Command number or address.
+        index: u64,
+        /// Fault.
+        fault: String,
+        /// Last lines of the console.
+        console: String,
+    },
+    /// A hart can never run on.
+    #[error("hart {hart} at pc {pc:#x}: {reason}\n  console: {console}")]
+    Hart {
+        /// Hart.
+        hart: usize,
+        /// Program counter.
+        pc: u64,
+        /// Why.
+        reason: String,
+        /// Last lines of the console.
+        console: String,
+    },
+    /// Nothing can happen any more, but the job is not done.
+    #[error("deadlock at {at}: nothing can happen any more\n  {waits}\n  console: {console}")]
+    Deadlock {
+        /// When.
+        at: Time,
+        /// Who waits for whom.
+        waits: String,
+        /// Last lines of the console.
+        console: String,
+    },
+}
+
+/// Instructions all harts together may retire without a mailbox access before the run counts as hung.
+const PATIENCE: u64 = 4_000_000_000;
+
+/// A chip with firmware and model loaded, ready to run.
+pub struct Soc {
+    world: World,
+    harts: Vec<Hart>,
+    scheduled: Vec<Option<Time>>,
+    hart_names: Vec<String>,
+    account: Account,
+    progress: (u64, u64),
+}
+
+impl Soc {
+    /// Runs from reset until the job is done.
+    ///
+    /// # Errors
+    /// The fault that ended the run.
+    pub fn run(mut self) -> Result<RunResult, SocFault> {
+        for hart in 0..self.harts.len() {
+            self.schedule_hart(hart, Time::ZERO);
+        }
+        while let Some((now, rank, event)) = self.world.chip.queue.pop() {
+            match event {
+                Event::Hart(hart) => self.run_hart(now, hart as usize)?,
+                Event::Npu(event) => {
+                    let core = self.world.chip.core_of(rank);
+                    self.world.npu.on_event(now, core, event, &mut self.world.chip);
+                }
+                Event::Memory => self.memory_event(now),
+                Event::Job => self.start_job(now),
+            }
+            self.settle(now);
+            self.check(now)?;
+            if self.finished() {
+                return Ok(self.account.finish(&self.world, &self.harts, self.end(now)));
+            }
+        }
+        Err(self.deadlock())
+    }
+
+    fn schedule_hart(&mut self, hart: usize, at: Time) {
+        if self.scheduled[hart].is_none_or(|t| at < t) {
+            self.scheduled[hart] = Some(at);
+            self.world.chip.schedule_hart(hart, at);
+        }
+    }
+
+    fn run_hart(&mut self, now: Time, hart: usize) -> Result<(), SocFault> {
+        if self.scheduled[hart] != Some(now) {
+            // A later wake-up that an earlier one made superfluous.
+            return Ok(());
+        }
+        self.scheduled[hart] = None;
+        let until = now + Time::from_ns(1000);
+        let stop = self.harts[hart].run(now, until, &mut self.world);
+        match stop {
+            Stop::Wfi => {
+                let timer = self.harts[hart].enabled_interrupts() >> 7 & 1 == 1;
+                if let Some(at) = self.world.chip.clint.deadline(now, hart).filter(|_| timer) {
+                    self.schedule_hart(hart, at);
+                }
+            }
+            Stop::SharedAt(at) | Stop::Quantum(at) | Stop::Watch(at) => self.schedule_hart(hart, at),
+            Stop::Limit => return Err(self.hart_fault(hart, "its instruction limit is reached".to_owned())),
+            Stop::Lost => {
+                let why = self.harts[hart].last_exception().map_or_else(String::new, |(cause, pc, value)| {
+                    format!("trap handler traps into itself: mcause {cause}, mepc {pc:#x}, mtval {value:#x}")
+                });
+                return Err(self.hart_fault(hart, why));
+            }
+        }
+        Ok(())
+    }
+
+    fn hart_fault(&self, hart: usize, reason: String) -> SocFault {
+        let only = self.harts[hart].address_only_fault().map(|(pc, addr)| {
+            format!("; it read {addr:#x} at pc {pc:#x}, which a shape-only run does not store")
+        });
+        SocFault::Hart {
+            hart,
+            pc: self.harts[hart].pc(),
+            reason: reason + &only.unwrap_or_default(),
+            console: self.world.chip.console_tail(),
+        }
+    }
+
+    fn memory_event(&mut self, now: Time) {
+        let World { chip, npu } = &mut self.world;
+        chip.memory_due = None;
+        for (core, requester) in chip.finished_flows(now) {
+            let arrival = now + chip.fabric_latency;
+            npu.flow_done(arrival, core, requester, chip);
+        }
+    }
+
+    /// After every event: interrupt lines reach sleeping harts, DMA writes leave no stale lines, memory is watched.
+    fn settle(&mut self, now: Time) {
+        let chip = &mut self.world.chip;
+        while let Some(line) = chip.snoops.pop() {
+            chip.l3.invalidate_line(line);
+            self.harts.iter_mut().for_each(|h| h.invalidate_line(line));
+        }
+        chip.watch_memory(now);
+        if core::mem::take(&mut chip.lines_changed) {
+            for hart in 0..self.harts.len() {
+                if self.scheduled[hart].is_none() && self.harts[hart].asleep() {
+                    let l = self.world.chip.lines(now, hart);
+                    self.harts[hart].set_interrupt_lines(l.software, l.timer, l.external);
+                    if self.harts[hart].wakes() {
+                        self.schedule_hart(hart, now);
+                    }
+                }
+            }
+        }
+        if let Some(at) = self.world.chip.mailbox.take_first_token() {
+            self.account.first_token(&self.world, &self.harts, at);
+        }
+        if self.world.chip.mailbox.take_ready() {
+            // The outside world answers a little later, when the harts have gone to sleep.
+            self.world.chip.schedule_job(now + Time::from_ns(20_000));
+        }
+    }
+
+    /// Time zero: the prompt arrives. It waits until every hart sleeps, so that boot is over on all of them.
+    fn start_job(&mut self, now: Time) {
+        if self.harts.iter().any(|h| !h.asleep()) {
+            return self.world.chip.schedule_job(now + Time::from_ns(20_000));
+        }
+        self.account.start(&self.world, &self.harts, now);
+        self.world.chip.ring_job();
+    }
+
+    fn check(&mut self, now: Time) -> Result<(), SocFault> {
+        let chip = &self.world.chip;
+        if let Some(code) = chip.mailbox.error() {
+            // An NPU fault says more than the firmware's word for it.
+            if let Some(fault) = self.npu_fault() {
+                return Err(fault);
+            }
+            let reason = isa::memory_map::error::text(code).to_owned();
+            return Err(SocFault::Firmware { reason, console: chip.console_tail() });
+        }
+        if chip.queue.dispatched() & 0xFFFF == 0 {
+            let instructions: u64 = self.harts.iter().map(Hart::instructions).sum();
+            if self.progress.0 != chip.mailbox.accesses() {
+                self.progress = (chip.mailbox.accesses(), instructions);
+            } else if instructions - self.progress.1 > PATIENCE {
+                let reason = format!("no mailbox access in {PATIENCE} instructions, at {now}");
+                return Err(SocFault::Hart {
+                    hart: 0,
+                    pc: self.harts[0].pc(),
+                    reason,
+                    console: chip.console_tail(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn npu_fault(&self) -> Option<SocFault> {
+        self.world.npu.cores.cores.iter().find_map(|c| {
+            let (fault, index) = c.fault?;
+            let console = self.world.chip.console_tail();
+            Some(SocFault::Npu { core: c.number, index, fault: fault.to_string(), console })
+        })
+    }
+
+    fn finished(&self) -> bool {
+        self.world.chip.mailbox.done()
+            && self.harts.iter().all(Hart::asleep)
+            && self.world.npu.quiescent()
+            && self.world.chip.memory_quiescent()
+    }
+
+    fn end(&self, now: Time) -> Time {
+        self.harts.iter().map(Hart::local_time).fold(now, Time::max)
+    }
+
+    fn deadlock(&self) -> SocFault {
+        if let Some(fault) = self.npu_fault() {
+            return fault;
+        }
+        let mut waits: Vec<String> = Vec::new();
+        for (name, h) in self.hart_names.iter().zip(&self.harts) {
+            waits.push(format!(
+                "{name} sleeps at pc {:#x}, waiting for interrupts {:#x}",
+                h.pc(),
+                h.enabled_interrupts()
+            ));
+        }
+        waits.extend(self.world.npu.cores.waits());
+        SocFault::Deadlock {
+            at: self.world.chip.queue.now(),
+            waits: waits.join("\n  "),
+            console: self.world.chip.console_tail(),
+        }
+    }
+}
+
+/// Cycles of `clock` that have begun by `t`.
+fn cycles_at(clock: &sim_kernel::Clock, t: Time) -> u64 {
+    let c: Cycles = clock.at_or_after(t);
+    c.get()
+}
