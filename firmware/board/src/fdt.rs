@@ -94,7 +94,9 @@ impl<'a> Fdt<'a> {
 
     /// The tree's nodes and properties in order.
     #[must_use]
-    pub fn events(&self) -> Events<'a> { Events { fdt: *self, at: 0, depth: 0, done: false } }
+    pub fn events(&self) -> Events<'a> {
+        Events { fdt: *self, at: 0, depth: 0, done: false }
+    }
 }
 
 /// Iterator over a tree; ends after the first error.

@@ -16,7 +16,9 @@ const fn ordered(bits: u32) -> u32 {
     (bits ^ flip) & number
 }
 
-const fn mask(yes: bool) -> u32 { (yes as u32).wrapping_neg() }
+const fn mask(yes: bool) -> u32 {
+    (yes as u32).wrapping_neg()
+}
 
 impl Best {
     /// Takes another core's record into account.
@@ -28,7 +30,9 @@ impl Best {
 
     /// Index of the best record; meaningless before the first.
     #[must_use]
-    pub const fn index(self) -> u32 { !(self.0 as u32) }
+    pub const fn index(self) -> u32 {
+        !(self.0 as u32)
+    }
 }
 
 #[cfg(test)]
@@ -45,7 +49,8 @@ mod tests {
 
     #[test]
     fn order_is_that_of_the_numbers() {
-        let rising = [f32::NEG_INFINITY, f32::MIN, -2.0, -1e-40, 0.0, 1e-40, f32::MIN_POSITIVE, 3.5, f32::INFINITY];
+        let rising =
+            [f32::NEG_INFINITY, f32::MIN, -2.0, -1e-40, 0.0, 1e-40, f32::MIN_POSITIVE, 3.5, f32::INFINITY];
         for (i, low) in rising.iter().enumerate() {
             for high in &rising[i + 1..] {
                 assert!(ordered(low.to_bits()) < ordered(high.to_bits()), "{low} {high}");

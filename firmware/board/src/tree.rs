@@ -67,7 +67,9 @@ impl<'a> Node<'a> {
 }
 
 /// The strings of a list of zero-terminated strings.
-fn strings(value: &[u8]) -> impl Iterator<Item = &[u8]> { value.split(|b| *b == 0).filter(|s| !s.is_empty()) }
+fn strings(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == 0).filter(|s| !s.is_empty())
+}
 
 impl Tree {
     /// Reads a blob.
@@ -144,3 +146,6 @@ impl Tree {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

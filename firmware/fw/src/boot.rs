@@ -106,8 +106,14 @@ global_asm!(
     trap = sym trap,
 );
 
-extern "C" fn hart0(_hart: usize, tree: usize) -> ! { crate::start::run(tree) }
+extern "C" fn hart0(_hart: usize, tree: usize) -> ! {
+    crate::start::run(tree)
+}
 
-extern "C" fn secondary(hart: usize) -> ! { crate::harts::serve(hart) }
+extern "C" fn secondary(hart: usize) -> ! {
+    crate::harts::serve(hart)
+}
 
-extern "C" fn trap(cause: usize, pc: usize, value: usize) { crate::interrupts::dispatch(cause, pc, value) }
+extern "C" fn trap(cause: usize, pc: usize, value: usize) {
+    crate::interrupts::dispatch(cause, pc, value)
+}

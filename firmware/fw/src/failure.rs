@@ -10,8 +10,12 @@ use crate::hardware::{JOBS, fence, park};
 
 /// Gives up with a code of [`isa::memory_map::error`]; the console line that says why comes before.
 pub fn give_up(code: u64) -> ! {
-    fence();
-    JOBS.store(mailbox::ERROR, code);
+    static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+    // Telling may itself trap: then there is no mailbox to tell.
+    if !GIVEN_UP.swap(true, Ordering::Relaxed) {
+        fence();
+        JOBS.store(mailbox::ERROR, code);
+    }
     park()
 }
 

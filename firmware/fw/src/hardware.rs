@@ -31,7 +31,9 @@ pub const TIMERS: Device = Device::new(CLINT);
 pub const CONTROLLER: Device = Device::new(PLIC);
 
 impl Device {
-    const fn new(w: Window) -> Self { Self { base: w.base as usize, bytes: w.bytes as usize } }
+    const fn new(w: Window) -> Self {
+        Self { base: w.base as usize, bytes: w.bytes as usize }
+    }
 
     /// Registers of an NPU core.
     ///
@@ -175,7 +177,10 @@ impl Shared {
     /// # Panics
     /// If it lies outside or is not aligned.
     pub fn word(&self, offset: u64) -> u64 {
-        assert!(offset % 8 == 0 && offset < self.bytes && self.bytes - offset >= 8, "read outside shared memory");
+        assert!(
+            offset % 8 == 0 && offset < self.bytes && self.bytes - offset >= 8,
+            "read outside shared memory"
+        );
         // SAFETY: inside memory the loader set aside; volatile, because the NPU writes it.
         unsafe { ((self.base + offset as usize) as *const u64).read_volatile() }
     }

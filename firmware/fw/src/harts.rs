@@ -10,8 +10,12 @@ static ANSWERED: AtomicU64 = AtomicU64::new(0);
 static LATE: AtomicBool = AtomicBool::new(false);
 
 /// Offsets in the timer block: SiFive FU540-C000 Manual v1p0, chapter 9.
-const fn msip(hart: usize) -> u64 { hart as u64 * 4 }
-const fn mtimecmp(hart: usize) -> u64 { 0x4000 + hart as u64 * 8 }
+const fn msip(hart: usize) -> u64 {
+    hart as u64 * 4
+}
+const fn mtimecmp(hart: usize) -> u64 {
+    0x4000 + hart as u64 * 8
+}
 const MTIME: u64 = 0xBFF8;
 
 /// A hart other than 0 after its first ring, which is still pending.

@@ -94,7 +94,9 @@ pub fn wait_for_npu(mask: u32) -> (u32, u32) {
 }
 
 /// Sleeps until the mailbox has a job.
-pub fn wait_for_job() { hardware::sleep_until(|| JOB_CLAIMED.load(Ordering::Relaxed)); }
+pub fn wait_for_job() {
+    hardware::sleep_until(|| JOB_CLAIMED.load(Ordering::Relaxed));
+}
 
 /// The mailbox may interrupt again.
 pub fn job_done() {

@@ -83,7 +83,9 @@ impl Server<'_> {
         let mut token = |i: u64| u64::from(tokens[i as usize]);
         let top = match self.program.prepare(step, &mut token, self.arena) {
             Ok(top) if !self.arena.overflow => top,
-            Ok(_) => does_not_fit(runtime::program::Unfit::Arena, &self.cluster.caps, self.model, self.places),
+            Ok(_) => {
+                does_not_fit(runtime::program::Unfit::Arena, &self.cluster.caps, self.model, self.places)
+            }
             Err(why) => does_not_fit(why, &self.cluster.caps, self.model, self.places),
         };
         self.cluster.pass(&top, self.arena);

@@ -156,7 +156,11 @@ impl Cluster {
         self.passes += 1;
         for core in 0..self.caps.cores {
             let records = Device::npu(core).load(reg::CTAIL);
-            assert!(records == self.passes, "core {core} has {records} completions after {} passes", self.passes);
+            assert!(
+                records == self.passes,
+                "core {core} has {records} completions after {} passes",
+                self.passes
+            );
         }
     }
 

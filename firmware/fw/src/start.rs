@@ -54,7 +54,9 @@ pub fn run(tree: usize) -> ! {
     jobs::serve(&mut program, &mut cluster, &mut arena, &model, &places)
 }
 
-const fn kind(resident: bool) -> &'static str { if resident { "resident" } else { "spilled" } }
+const fn kind(resident: bool) -> &'static str {
+    if resident { "resident" } else { "spilled" }
+}
 
 fn device_tree(address: usize) -> Tree {
     let bytes = fdt::total_bytes(loaded(address, 8)).filter(|n| *n <= MOST_TREE_BYTES);
@@ -81,8 +83,14 @@ fn work(tree: &Tree) -> (Model, Places) {
     let (Some(image), Some(arena), Some(bulk), Some(chunk), Some(positions)) =
         (tree.image, tree.arena, tree.bulk, tree.chunk, tree.positions)
     else {
-        line!("chosen: image {:x?} arena {:x?} bulk {:x?} chunk {:?} positions {:?}: one is missing",
-            tree.image, tree.arena, tree.bulk, tree.chunk, tree.positions);
+        line!(
+            "chosen: image {:x?} arena {:x?} bulk {:x?} chunk {:?} positions {:?}: one is missing",
+            tree.image,
+            tree.arena,
+            tree.bulk,
+            tree.chunk,
+            tree.positions
+        );
         give_up(error::BAD_IMAGE)
     };
     let bytes = ImageHeader::WORDS as u64 * 8;
@@ -126,7 +134,9 @@ pub fn does_not_fit(why: Unfit, caps: &Caps, model: &Model, places: &Places) -> 
             model.h.head_dim,
             model.h.panel
         ),
-        Unfit::Arena => line!("does not fit: the command lists need more than the arena's {} bytes", places.arena.1),
+        Unfit::Arena => {
+            line!("does not fit: the command lists need more than the arena's {} bytes", places.arena.1)
+        }
         Unfit::Bulk => {
             let cache = model.h.layers * model.h.kv_heads * 4 * places.positions * model.h.head_dim;
             line!("does not fit: bulk memory {} bytes, the cache alone takes {cache}", places.bulk.1);
