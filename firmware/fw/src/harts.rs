@@ -42,7 +42,7 @@ pub fn alarm() {
     LATE.store(true, Ordering::Relaxed);
 }
 
-/// Rings the harts of `expected` (bits by number) and returns those that answered, at the latest after 10 ms.
+/// Rings the harts of `expected` (bits by number) and returns those that answered, at the latest after 100 ms.
 pub fn roll_call(expected: u64, timebase_hz: u64) -> u64 {
     let others = expected & !1;
     fence();
@@ -50,7 +50,7 @@ pub fn roll_call(expected: u64, timebase_hz: u64) -> u64 {
         TIMERS.store32(msip(hart), 1);
     }
     // Without a known rate: a million ticks.
-    let ticks = if timebase_hz == 0 { 1_000_000 } else { timebase_hz / 100 };
+    let ticks = if timebase_hz == 0 { 1_000_000 } else { timebase_hz / 10 };
     TIMERS.store(mtimecmp(0), TIMERS.load(MTIME).saturating_add(ticks));
     hardware::enable(1 << SOFTWARE | 1 << TIMER);
     sleep_until(|| ANSWERED.load(Ordering::Acquire) & others == others || LATE.load(Ordering::Relaxed));
