@@ -89,6 +89,8 @@ struct Shape {
     attention: [(u64, u64); MAX_CORES],
     /// Position the lists were last written for.
     start: Option<u64>,
+    /// Whether the top lists sample.
+    sample: bool,
 }
 
 /// One pass over the model: prefill chunk or decode step.
@@ -102,19 +104,27 @@ pub struct Step {
     pub sample: bool,
 }
 
-/// The program of a model on a cluster.
+/// What does not change from shape to shape.
 #[derive(Clone, Copy, Debug)]
-pub struct Program {
+struct Base {
     caps: Caps,
     model: Model,
     places: Places,
-    decode: Shape,
-    prefill: Shape,
-    /// First free arena entry after the decode lists.
-    free: u64,
     kv_layer: u64,
     x_offset: u64,
     logits_offset: u64,
+}
+
+/// The program of a model on a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    base: Base,
+    decode: Shape,
+    prefill: Shape,
+    /// Rows of the largest prefill chunk.
+    chunk: u64,
+    /// First free arena entry after the decode lists.
+    free: u64,
 }
 
 /// Entries before the lists: a ring and a result record a core.
@@ -163,30 +173,22 @@ impl Program {
         if logits_offset + h.vocab * 4 > places.bulk.1 {
             return Err(Unfit::Bulk);
         }
+        let base = Base { caps, model, places, kv_layer, x_offset, logits_offset };
         let mut program = Self {
-            caps,
-            model,
-            places,
+            base,
             decode: Shape { plan: decode, ..Shape::default() },
             prefill: Shape { plan: prefill, ..Shape::default() },
+            chunk: prefill.rows,
             free: RESERVED_ENTRIES,
-            kv_layer,
-            x_offset,
-            logits_offset,
         };
-        let mut shape = program.decode;
-        let at = program.write_shape(&mut shape, program.free, sink)?;
-        program.decode = shape;
-        program.free = at;
-        let mut shape = program.prefill;
-        program.write_shape(&mut shape, at, sink)?;
-        program.prefill = shape;
+        program.free = base.write_shape(&mut program.decode, program.free, sink)?;
+        base.write_shape(&mut program.prefill, program.free, sink)?;
         Ok(program)
     }
 
     /// Rows of the largest prefill chunk.
     #[must_use]
-    pub fn chunk_rows(&self) -> u64 { self.prefill.plan.rows }
+    pub fn chunk_rows(&self) -> u64 { self.chunk }
 
     /// The plans in force: decode, prefill.
     #[must_use]
@@ -194,8 +196,45 @@ impl Program {
 
     /// Byte offset of the logits in bulk memory.
     #[must_use]
-    pub fn logits_offset(&self) -> u64 { self.logits_offset }
+    pub fn logits_offset(&self) -> u64 { self.base.logits_offset }
 
+    /// The list that prepares a core's semaphores; runs once after reset.
+    pub fn init<S: Sink>(&self, sink: &mut S, at: u64) -> u64 {
+        let mut e = Emitter::new(sink, at);
+        for (id, count) in sem::INITIAL {
+            e.ctrl(&[], &[], CtrlOp::Sem, Ctrl { id: *id, cnt: *count, ..Ctrl::default() });
+        }
+        e.position()
+    }
+
+    /// Writes or patches the lists for `step`; returns each core's top list as a byte offset in the arena.
+    ///
+    /// # Errors
+    /// If a chunk of another size does not fit.
+    pub fn prepare<S: Sink>(
+        &mut self,
+        step: &Step,
+        tokens: &mut dyn FnMut(u64) -> u64,
+        sink: &mut S,
+    ) -> Result<[u64; MAX_CORES], Unfit> {
+        let base = &self.base;
+        let shape = if step.rows == 1 { &mut self.decode } else { &mut self.prefill };
+        if shape.plan.rows != step.rows {
+            // The last chunk of a prompt is shorter: its lists replace the chunk's.
+            let plan = Plan::new(&base.caps, &base.model, step.rows).ok_or(Unfit::Scratchpad)?;
+            *shape = Shape { plan, ..Shape::default() };
+            base.write_shape(shape, self.free, sink)?;
+        }
+        for core in 0..base.caps.cores {
+            base.prepare_core(shape, core, step, tokens, sink);
+        }
+        shape.start = Some(step.start);
+        shape.sample = step.sample;
+        Ok(shape.top.map(|entry| entry * 32))
+    }
+}
+
+impl Base {
     fn context<'a>(&'a self, shape: &'a Shape, core: u64) -> Context<'a> {
         Context {
             caps: &self.caps,
@@ -224,63 +263,20 @@ impl Program {
             if at + 65_536 > limit {
                 return Err(Unfit::Arena);
             }
-            let plan = *shape;
-            let cx = self.context(&plan, core);
+            let cx = self.context(shape, core);
             let mut e = Emitter::new(sink, at);
             layer(&mut e, &cx);
-            shape.layer[i] = at;
-            shape.head[i] = e.position();
-            shape.pieces[i] = head::head(&mut e, &cx.tagged(OpKind::Head), 0).ok_or(Unfit::Arena)?;
-            shape.top[i] = e.position();
-            at = shape.top[i] + 64 + 4 * self.model.h.layers + 4 * shape.plan.rows;
+            let head = e.position();
+            let pieces = head::head(&mut e, &cx.tagged(OpKind::Head), 0).ok_or(Unfit::Arena)?;
+            let top = e.position();
+            (shape.layer[i], shape.head[i], shape.pieces[i], shape.top[i]) = (at, head, pieces, top);
+            at = top + 64 + 4 * self.model.h.layers + 4 * shape.plan.rows;
             if at > limit {
                 return Err(Unfit::Arena);
             }
         }
         shape.start = None;
         Ok(at)
-    }
-
-    /// The list that prepares a core's semaphores; runs once after reset.
-    pub fn init<S: Sink>(&self, sink: &mut S, at: u64) -> u64 {
-        let mut e = Emitter::new(sink, at);
-        for (id, count) in sem::INITIAL {
-            e.ctrl(&[], &[], CtrlOp::Sem, Ctrl { id: *id, cnt: *count, ..Ctrl::default() });
-        }
-        e.position()
-    }
-
-    /// Writes or patches the lists for `step`; returns each core's top list as a byte offset in the arena.
-    ///
-    /// # Errors
-    /// If a chunk of another size does not fit.
-    pub fn prepare<S: Sink>(
-        &mut self,
-        step: &Step,
-        tokens: &mut dyn FnMut(u64) -> u64,
-        sink: &mut S,
-    ) -> Result<[u64; MAX_CORES], Unfit> {
-        let decode = step.rows == 1;
-        let mut shape = if decode { self.decode } else { self.prefill };
-        if shape.plan.rows != step.rows {
-            // The last chunk of a prompt is shorter: its lists replace the chunk's.
-            shape = Shape { plan: Plan::new(&self.caps, &self.model, step.rows).ok_or(Unfit::Scratchpad)?, ..Shape::default() };
-            self.write_shape(&mut shape, self.free, sink)?;
-        }
-        for core in 0..self.caps.cores {
-            self.prepare_core(&mut shape, core, step, tokens, sink);
-        }
-        shape.start = Some(step.start);
-        if decode {
-            self.decode = shape;
-        } else {
-            self.prefill = shape;
-        }
-        let mut top = shape.top;
-        for t in &mut top {
-            *t *= 32;
-        }
-        Ok(top)
     }
 
     fn prepare_core<S: Sink>(
@@ -292,9 +288,8 @@ impl Program {
         sink: &mut S,
     ) {
         let i = core as usize;
-        let copy = *shape;
-        let cx = self.context(&copy, core);
-        let patch = copy.start.filter(|_| step.rows == 1);
+        let cx = self.context(shape, core);
+        let patch = shape.start.filter(|_| step.rows == 1);
         let (from, to) = share(self.model.h.kv_heads, core, self.caps.cores);
         let same = patch.is_some_and(|s| attention::same_shape(&cx, s, step.start));
         for k in 0..to - from {
@@ -304,16 +299,17 @@ impl Program {
         }
         if step.sample {
             let mut e = Emitter::new(sink, 0);
-            head::patch(&mut e, &cx.tagged(OpKind::Head), &copy.pieces[i], step.start + step.rows);
+            head::patch(&mut e, &cx.tagged(OpKind::Head), &shape.pieces[i], step.start + step.rows);
         }
-        if patch.is_some() && cx.plan.resident {
+        // A one-row chunk inside a prompt leaves top lists that do not sample.
+        if patch.is_some() && shape.sample == step.sample && cx.plan.resident {
             let (p, ch) = (cx.plan, self.caps.misc_channel());
             let row = linear(0, ch, R_IMAGE, embedding_row(&cx, tokens(0)), p.a, self.model.h.hidden * 2);
-            let mut e = Emitter::new(sink, copy.embed[i]);
+            let mut e = Emitter::new(sink, shape.embed[i]);
             e.push(&[], &[(sem::A_READY, 1)], OpKind::Embed.code(), Command::dma(row));
             return;
         }
-        shape.embed[i] = self.write_top(&cx, &copy, step, tokens, sink);
+        shape.embed[i] = self.write_top(&cx, shape, step, tokens, sink);
     }
 
     /// Writes a core's top list; returns the entry of its embedding command.

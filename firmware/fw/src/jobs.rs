@@ -1,0 +1,99 @@
+//! Jobs: a prompt in, tokens out.
+
+use isa::memory_map::{error, mailbox};
+use runtime::program::Places;
+use runtime::{Model, Program, Step};
+
+use crate::console::line;
+use crate::failure::give_up;
+use crate::hardware::{JOBS, Shared};
+use crate::interrupts;
+use crate::npu::Cluster;
+use crate::start::does_not_fit;
+
+/// Most prompt rows of a chunk the token buffer holds.
+pub const MOST_ROWS: usize = 2048;
+
+struct Server<'a> {
+    program: &'a mut Program,
+    cluster: &'a mut Cluster,
+    arena: &'a mut Shared,
+    model: &'a Model,
+    places: &'a Places,
+}
+
+/// Serves jobs for good.
+pub fn serve(
+    program: &mut Program,
+    cluster: &mut Cluster,
+    arena: &mut Shared,
+    model: &Model,
+    places: &Places,
+) -> ! {
+    // A prompt's last, shorter chunk replaces the chunk's plan: ask before the first job.
+    let chunk = program.chunk_rows();
+    let mut server = Server { program, cluster, arena, model, places };
+    let mut tokens = [0; MOST_ROWS];
+    loop {
+        interrupts::wait_for_job();
+        server.job(chunk, &mut tokens);
+        JOBS.store(mailbox::DONE, 1);
+        interrupts::job_done();
+    }
+}
+
+impl Server<'_> {
+    fn job(&mut self, chunk: u64, tokens: &mut [u32; MOST_ROWS]) {
+        let (prompt, decode) = (JOBS.load(mailbox::PROMPT_LEN), JOBS.load(mailbox::DECODE_LEN));
+        let context = JOBS.load(mailbox::CONTEXT);
+        // The last token is not fed back.
+        let positions = context.saturating_add(prompt).saturating_add(decode.saturating_sub(1));
+        if positions > self.places.positions {
+            line!("job: {positions} positions, but the cache was made for {}", self.places.positions);
+            give_up(error::DOES_NOT_FIT);
+        }
+        if prompt == 0 {
+            line!("job: no prompt, nothing to do");
+            return;
+        }
+        JOBS.store(mailbox::PHASE, 1);
+        let mut done = 0;
+        while done < prompt {
+            let rows = chunk.min(prompt - done);
+            for token in &mut tokens[..rows as usize] {
+                *token = JOBS.load(mailbox::TOKEN_IN) as u32;
+            }
+            let sample = done + rows == prompt && decode > 0;
+            self.step(&Step { start: context + done, rows, sample }, tokens);
+            done += rows;
+        }
+        if decode == 0 {
+            return;
+        }
+        tokens[0] = self.token();
+        JOBS.store(mailbox::PHASE, 2);
+        for i in 1..decode {
+            self.step(&Step { start: context + prompt + i - 1, rows: 1, sample: true }, tokens);
+            tokens[0] = self.token();
+        }
+        line!("job: context {context}, prompt {prompt}, {decode} tokens");
+    }
+
+    fn step(&mut self, step: &Step, tokens: &[u32]) {
+        let mut token = |i: u64| u64::from(tokens[i as usize]);
+        let top = match self.program.prepare(step, &mut token, self.arena) {
+            Ok(top) if !self.arena.overflow => top,
+            Ok(_) => {
+                does_not_fit(runtime::program::Unfit::Arena, &self.cluster.caps, self.model, self.places)
+            }
+            Err(why) => does_not_fit(why, &self.cluster.caps, self.model, self.places),
+        };
+        self.cluster.pass(&top, self.arena);
+    }
+
+    fn token(&self) -> u32 {
+        let token = self.cluster.pick(self.model, self.arena);
+        JOBS.store(mailbox::TOKEN_OUT, token);
+        token as u32
+    }
+}

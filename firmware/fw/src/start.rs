@@ -1,0 +1,146 @@
+//! Hart 0 from the first Rust instruction to the first job.
+
+use board::{Tree, fdt};
+use isa::image::ImageHeader;
+use isa::memory_map::{error, mailbox};
+use runtime::program::{Places, Unfit};
+use runtime::{Caps, Model, Program};
+
+use crate::console::line;
+use crate::failure::give_up;
+use crate::hardware::{JOBS, Shared, loaded};
+use crate::npu::Cluster;
+use crate::{harts, interrupts, jobs};
+
+/// Largest device tree blob that is read.
+const MOST_TREE_BYTES: usize = 1 << 20;
+
+/// Everything before the first job, then jobs.
+pub fn run(tree: usize) -> ! {
+    line!("presil firmware {}", env!("CARGO_PKG_VERSION"));
+    let tree = device_tree(tree);
+    wake_harts(&tree);
+    if tree.npu_count == 0 {
+        line!("no enabled NPU in the device tree ({} unused): nothing to compute on", tree.npu_unused);
+        give_up(error::NO_NPU);
+    }
+    let mut cluster = Cluster::open(&tree);
+    let (model, places) = work(&tree);
+    cluster.check(&model);
+    let Some(mut arena) = Shared::new(places.arena.0, places.arena.1) else {
+        line!("arena: {:#x} is not memory behind the firmware, aligned to 64", places.arena.0);
+        give_up(error::DOES_NOT_FIT)
+    };
+    let mut program = match Program::new(cluster.caps, model, places, &mut arena) {
+        Ok(program) => program,
+        Err(why) => does_not_fit(why, &cluster.caps, &model, &places),
+    };
+    if arena.overflow {
+        does_not_fit(Unfit::Arena, &cluster.caps, &model, &places);
+    }
+    let (decode, prefill) = program.plans();
+    line!(
+        "plan: decode {}, block {}, {} slots of {} KiB; prefill {} rows, {}",
+        kind(decode.resident),
+        decode.block,
+        decode.slot_count,
+        decode.slot_bytes >> 10,
+        prefill.rows,
+        kind(prefill.resident)
+    );
+    cluster.start(&program, &mut arena, places.arena.0, places.arena.1);
+    interrupts::route(cluster.caps.cores);
+    JOBS.store(mailbox::READY, 1);
+    jobs::serve(&mut program, &mut cluster, &mut arena, &model, &places)
+}
+
+const fn kind(resident: bool) -> &'static str {
+    if resident { "resident" } else { "spilled" }
+}
+
+fn device_tree(address: usize) -> Tree {
+    let bytes = fdt::total_bytes(loaded(address, 8)).filter(|n| *n <= MOST_TREE_BYTES);
+    let Some(bytes) = bytes else { panic!("no device tree at {address:#x}") };
+    match Tree::read(loaded(address, bytes)) {
+        Ok(tree) => tree,
+        Err(why) => panic!("damaged device tree: {why:?}"),
+    }
+}
+
+fn wake_harts(tree: &Tree) {
+    let answered = harts::roll_call(tree.harts, tree.timebase_hz);
+    let expected = tree.harts | 1;
+    if answered == expected && tree.other_harts == 0 {
+        line!("{} harts", answered.count_ones());
+    } else {
+        let all = u64::from(expected.count_ones()) + tree.other_harts;
+        line!("{} of {all} harts answered (mask {answered:#x})", answered.count_ones());
+    }
+}
+
+/// The model and the memory for it, from the tree's `chosen` node.
+fn work(tree: &Tree) -> (Model, Places) {
+    let (Some(image), Some(arena), Some(bulk), Some(chunk), Some(positions)) =
+        (tree.image, tree.arena, tree.bulk, tree.chunk, tree.positions)
+    else {
+        line!(
+            "chosen: image {:x?} arena {:x?} bulk {:x?} chunk {:?} positions {:?}: one is missing",
+            tree.image,
+            tree.arena,
+            tree.bulk,
+            tree.chunk,
+            tree.positions
+        );
+        give_up(error::BAD_IMAGE)
+    };
+    let bytes = ImageHeader::WORDS as u64 * 8;
+    let Some(memory) = Shared::new(image, bytes) else {
+        line!("image: {image:#x} is not memory behind the firmware, aligned to 64");
+        give_up(error::BAD_IMAGE)
+    };
+    let mut words = [0; ImageHeader::WORDS];
+    for (offset, word) in (0..).step_by(8).zip(&mut words) {
+        *word = memory.word(offset);
+    }
+    let header = ImageHeader::from_words(&words);
+    let model = match Model::new(header) {
+        Ok(model) => model,
+        Err(why) => {
+            line!("image at {image:#x}: {why:?}, magic {:#x} version {}", header.magic, header.version);
+            give_up(error::BAD_IMAGE)
+        }
+    };
+    line!(
+        "model: {} layers, hidden {}, {} heads on {}, ffn {}, vocabulary {}",
+        model.h.layers,
+        model.h.hidden,
+        model.h.heads,
+        model.h.kv_heads,
+        model.h.ffn,
+        model.h.vocab
+    );
+    let chunk = chunk.clamp(1, jobs::MOST_ROWS as u64);
+    (model, Places { image, arena, bulk, positions, chunk })
+}
+
+/// Says which memory is too small, then gives up.
+pub fn does_not_fit(why: Unfit, caps: &Caps, model: &Model, places: &Places) -> ! {
+    match why {
+        Unfit::Scratchpad => line!(
+            "does not fit: scratchpad {} accumulator {} bytes a core, hidden {} head_dim {} panel {}",
+            caps.spm,
+            caps.acc,
+            model.h.hidden,
+            model.h.head_dim,
+            model.h.panel
+        ),
+        Unfit::Arena => {
+            line!("does not fit: the command lists need more than the arena's {} bytes", places.arena.1)
+        }
+        Unfit::Bulk => {
+            let cache = model.h.layers * model.h.kv_heads * 4 * places.positions * model.h.head_dim;
+            line!("does not fit: bulk memory {} bytes, the cache alone takes {cache}", places.bulk.1);
+        }
+    }
+    give_up(error::DOES_NOT_FIT)
+}
