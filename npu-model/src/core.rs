@@ -184,6 +184,12 @@ impl Core {
         })
     }
 
+    /// Number since reset of the next command.
+    #[must_use]
+    pub const fn next_index(&self) -> u64 {
+        self.index
+    }
+
     const fn ring_address(&self, entry: u64) -> u64 {
         self.ring.0 + (entry & ((1 << self.ring.1) - 1)) * 32
     }

@@ -119,7 +119,7 @@ impl Cores {
     }
 
     fn sequence(&mut self, core: usize, memory: &mut dyn Memory) -> Result<bool, Stuck> {
-        let before = self.cores[core].next_address();
+        let index = self.cores[core].next_index();
         let header = self.peek_header(core, memory);
         match self.cores[core].sequence(&self.cfg, memory, 0) {
             Ok(Sequenced::Control(_)) => {
@@ -130,8 +130,8 @@ impl Cores {
             Ok(Sequenced::Dispatched(_)) => Ok(true),
             Ok(_) => Ok(false),
             Err(fault) => {
-                self.cores[core].raise(fault, before.unwrap_or(0));
-                Err(Stuck::Fault(core, fault, before.unwrap_or(0)))
+                self.cores[core].raise(fault, index);
+                Err(Stuck::Fault(core, fault, index))
             }
         }
     }

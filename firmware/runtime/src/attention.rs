@@ -232,7 +232,6 @@ fn block<S: Sink>(e: &mut Emitter<S>, cx: &Context, j: &Block) {
         dfm: FP16,
         imm: m.h.att_scale,
         mask: u64::from(p.rows > 1),
-        stat: 1,
         upd: u64::from(!j.first),
         ..VecOp::default()
     };

@@ -38,7 +38,8 @@ pub struct ImageLayout {
 /// Format and scale group code of a matrix.
 pub(super) fn stored_as(quant: WeightQuant) -> Result<(Format, u64), WorkloadError> {
     let group = match quant {
-        WeightQuant::Plain(_) => 0,
+        WeightQuant::Plain(TensorFormat::Fp16) => 0,
+        WeightQuant::Plain(_) => return Err(problem("format", "integer weights need scales".to_owned())),
         WeightQuant::PerChannel(_) => 1,
         WeightQuant::Grouped { group, .. } => {
             (2..=6).find(|code| image::group_rows(*code) == u64::from(group)).ok_or_else(|| {

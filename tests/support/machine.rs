@@ -1,0 +1,268 @@
+//! A cluster without time that runs what the firmware's runtime writes, driven through its registers.
+
+use isa::image::ImageHeader;
+use isa::npu::Word;
+use isa::npu::registers as reg;
+use npu_model::{BusFault, Content, Cores, Memory, NpuConfig, Stuck};
+use runtime::emit::R_ARENA;
+use runtime::program::{COMPLETION_LOG2, Places, RING_LOG2, completion_offset, result_offset, ring_offset};
+use runtime::{Caps, Emitter, Model, Plan, Program, Sink, Step};
+use sim_kernel::{Bytes, Hertz, Stream};
+
+const IMAGE: u64 = 0x8000_0000;
+const ARENA: u64 = 0x10_0000_0000;
+const BULK: u64 = 0x20_0000_0000;
+const ARENA_BYTES: usize = 24 << 20;
+
+/// Memory in three pieces.
+struct Dram {
+    pieces: [(u64, Vec<u8>); 3],
+}
+
+impl Dram {
+    fn range(&mut self, at: u64, len: usize) -> Result<&mut [u8], BusFault> {
+        for (base, bytes) in &mut self.pieces {
+            let Some(offset) = at.checked_sub(*base).and_then(|o| usize::try_from(o).ok()) else { continue };
+            if let Some(range) = bytes.get_mut(offset..offset.saturating_add(len)) {
+                return Ok(range);
+            }
+        }
+        Err(BusFault(at))
+    }
+}
+
+impl Memory for Dram {
+    fn read(&mut self, at: u64, out: &mut [u8]) -> Result<Content, BusFault> {
+        out.copy_from_slice(self.range(at, out.len())?);
+        Ok(Content::Stored)
+    }
+    fn write(&mut self, at: u64, data: &[u8]) -> Result<Content, BusFault> {
+        self.range(at, data.len())?.copy_from_slice(data);
+        Ok(Content::Stored)
+    }
+}
+
+impl Sink for Dram {
+    fn put(&mut self, index: u64, word: &Word) {
+        self.write(ARENA + index * 32, &word.to_bytes()).expect("lists stay in the arena");
+    }
+}
+
+/// What a machine is built from.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Cores.
+    pub cores: u32,
+    /// Scratchpad bytes of a core.
+    pub scratchpad: u64,
+    /// Accumulator bytes of a core.
+    pub accumulator: u64,
+    /// DMA channels that read.
+    pub channels: u32,
+    /// Most rows of a prefill chunk.
+    pub chunk: u64,
+    /// Most positions.
+    pub positions: u64,
+    /// Seed of the order in which engines take turns.
+    pub order: u64,
+}
+
+/// The cluster, its memory and the program on it.
+pub struct Machine {
+    cores: Cores,
+    memory: Dram,
+    program: Program,
+    tails: Vec<u64>,
+    order: Stream,
+    caps: Caps,
+    model: Model,
+    position: u64,
+}
+
+/// What a pass over the model left.
+pub struct Sampled {
+    /// The token, if one was wanted.
+    pub token: usize,
+    /// Its logits.
+    pub logits: Vec<f32>,
+}
+
+fn configuration(s: &Shape) -> NpuConfig {
+    NpuConfig {
+        cores: s.cores,
+        rows: 16,
+        cols: 16,
+        frequency: Hertz::new(1_000_000_000),
+        scratchpad: Bytes::new(s.scratchpad),
+        accumulator: Bytes::new(s.accumulator),
+        dma_in_channels: s.channels,
+        dma_out_channels: 1,
+        dma_bytes_per_cycle: 32,
+        dma_outstanding: Bytes::new(4096),
+        vector_lanes: 16,
+        fifo_depth: 4,
+        decode_cycles: 2,
+        gemv_bytes_per_cycle: 32,
+        formats: u64::MAX,
+    }
+}
+
+/// Capabilities as a driver reads them.
+fn capabilities(cores: &Cores) -> Caps {
+    let read = |offset| cores.cores[0].load(&cores.cfg, offset).expect("a register");
+    let low = |v: u64| v & 0xFFFF_FFFF;
+    Caps {
+        cores: read(reg::CAP_CORES),
+        rows: low(read(reg::CAP_ARRAY)),
+        cols: read(reg::CAP_ARRAY) >> 32,
+        spm: read(reg::CAP_SPM),
+        acc: read(reg::CAP_ACC),
+        dma_in: low(read(reg::CAP_DMA)),
+        dma_out: read(reg::CAP_DMA) >> 32,
+        formats: read(reg::CAP_FORMATS),
+        functions: [reg::CAP_VEC0, reg::CAP_VEC1, reg::CAP_VEC2].map(read),
+    }
+}
+
+impl Machine {
+    /// Starts a cluster with `image` loaded and the decode lists written.
+    pub fn new(shape: &Shape, image: Vec<u8>) -> Self {
+        let mut words = [0; ImageHeader::WORDS];
+        for (word, bytes) in words.iter_mut().zip(image.chunks_exact(8)) {
+            *word = u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
+        }
+        let model = Model::new(ImageHeader::from_words(&words)).expect("an image the runtime accepts");
+        let cores = Cores::new(configuration(shape));
+        let caps = capabilities(&cores);
+        let bulk = 8 << 20;
+        let places = Places {
+            image: IMAGE,
+            arena: (ARENA, ARENA_BYTES as u64),
+            bulk: (BULK, bulk),
+            positions: shape.positions,
+            chunk: shape.chunk,
+        };
+        let bulk = vec![0xFF; usize::try_from(bulk).expect("small")];
+        let mut memory = Dram { pieces: [(IMAGE, image), (ARENA, vec![0; ARENA_BYTES]), (BULK, bulk)] };
+        let program = Program::new(caps, model, places, &mut memory).expect("a plan that fits");
+        let mut machine = Self {
+            tails: vec![0; cores.cores.len()],
+            caps,
+            model,
+            order: Stream::new(shape.order, "npu", "order"),
+            cores,
+            memory,
+            program,
+            position: 0,
+        };
+        machine.start();
+        machine
+    }
+
+    fn start(&mut self) {
+        for core in 0..self.cores.cores.len() {
+            let n = core as u64;
+            for (register, value) in [
+                (reg::QBASE, ARENA + ring_offset(n)),
+                (reg::QSIZE, RING_LOG2),
+                (reg::CBASE, ARENA + completion_offset(n)),
+                (reg::CSIZE, COMPLETION_LOG2),
+                (reg::region(R_ARENA), ARENA),
+                (reg::region(R_ARENA) + 8, ARENA_BYTES as u64),
+                (reg::QCTRL, 1),
+            ] {
+                assert!(self.cores.cores[core].store(&self.cores.cfg, register, value));
+            }
+            let first = ring_offset(n) / 32;
+            self.tails[core] = self.program.init(&mut self.memory, first) - first;
+            self.ring(core);
+        }
+        self.run();
+    }
+
+    fn ring(&mut self, core: usize) {
+        assert!(self.cores.cores[core].store(&self.cores.cfg, reg::QTAIL, self.tails[core]));
+    }
+
+    fn run(&mut self) {
+        match self.cores.run(&mut self.memory, None, &mut self.order) {
+            Ok(()) => {}
+            Err(Stuck::Fault(core, fault, index)) => panic!("npu{core} command {index}: {fault}"),
+            Err(Stuck::Deadlock(waits)) => panic!("deadlock:\n{}", waits.join("\n")),
+        }
+    }
+
+    /// Plans of decode and prefill.
+    pub fn plans(&self) -> (&Plan, &Plan) {
+        self.program.plans()
+    }
+
+    /// Keys the running softmax takes at a time, for each position of a prompt and its continuation.
+    pub fn blocks(&self, prompt: usize, tokens: usize) -> Vec<usize> {
+        let chunk = usize::try_from(self.program.chunk_rows()).expect("small");
+        let mut out = Vec::new();
+        while out.len() < prompt {
+            let rows = chunk.min(prompt - out.len());
+            let plan = Plan::new(&self.caps, &self.model, rows as u64).expect("a plan that fits");
+            out.extend(std::iter::repeat_n(usize::try_from(plan.block).expect("small"), rows));
+        }
+        let decode = usize::try_from(self.plans().0.block).expect("small");
+        out.extend(std::iter::repeat_n(decode, tokens));
+        out
+    }
+
+    /// One pass over `tokens`; samples from the last row if `sample`.
+    pub fn pass(&mut self, tokens: &[usize], sample: bool) -> Option<Sampled> {
+        let step = Step { start: self.position, rows: tokens.len() as u64, sample };
+        let list = |row: u64| tokens[usize::try_from(row).expect("small")] as u64;
+        let tops = self.program.prepare(&step, &mut { list }, &mut self.memory).expect("lists that fit");
+        for core in 0..self.cores.cores.len() {
+            let n = core as u64;
+            // A core without a share of the vocabulary writes no record: what lies there must not win.
+            let none = [0u32.to_le_bytes(), f32::NEG_INFINITY.to_le_bytes()].concat();
+            self.memory.write(ARENA + result_offset(n), &none).expect("in the arena");
+            let entry = ring_offset(n) / 32 + self.tails[core] % (1 << RING_LOG2);
+            Emitter::new(&mut self.memory, entry).call(R_ARENA, tops[core]);
+            self.tails[core] += 1;
+        }
+        // Doorbells in a core-dependent order: nobody may rely on another having started.
+        for core in (0..self.cores.cores.len()).rev() {
+            self.ring(core);
+        }
+        self.run();
+        self.position += step.rows;
+        sample.then(|| self.sampled())
+    }
+
+    fn sampled(&mut self) -> Sampled {
+        let mut best = (0, f32::NEG_INFINITY);
+        for core in 0..self.cores.cores.len() as u64 {
+            let mut record = [0; 8];
+            self.memory.read(ARENA + result_offset(core), &mut record).expect("in the arena");
+            let (index, value) = record.split_at(4);
+            let value = f32::from_le_bytes(value.try_into().expect("4 bytes"));
+            if value > best.1 {
+                best = (u32::from_le_bytes(index.try_into().expect("4 bytes")), value);
+            }
+        }
+        let mut logits = vec![0; usize::try_from(self.model.h.vocab * 4).expect("small")];
+        self.memory.read(BULK + self.program.logits_offset(), &mut logits).expect("in bulk memory");
+        let logits = logits.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")));
+        Sampled { token: best.0 as usize, logits: logits.collect() }
+    }
+
+    /// Runs `prompt` in chunks and then `count - 1` decode steps; returns tokens and the logits of each.
+    pub fn generate(&mut self, prompt: &[usize], count: usize) -> Vec<Sampled> {
+        let chunk = usize::try_from(self.program.chunk_rows()).expect("small");
+        let pieces = prompt.chunks(chunk).count();
+        let mut out = Vec::new();
+        for (i, piece) in prompt.chunks(chunk).enumerate() {
+            out.extend(self.pass(piece, i + 1 == pieces));
+        }
+        while out.len() < count {
+            let last = out.last().expect("the prompt's token").token;
+            out.extend(self.pass(&[last], true));
+        }
+        out
+    }
+}

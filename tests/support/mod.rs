@@ -1,0 +1,4 @@
+//! What the functional tests share: a reference transformer and an NPU that runs the firmware's lists.
+
+pub mod machine;
+pub mod reference;

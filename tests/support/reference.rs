@@ -1,0 +1,259 @@
+//! A decoder-only transformer computed straight from its float weights, in the arithmetic the NPU documents.
+//!
+//! Models: every rounding the engines make, one position at a time. Does not model: tiles, cores, images.
+//! Source: the headers of the NPU's operations; the key block of the running softmax is an argument.
+
+use half::f16;
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use traces::image::{Tensor, TensorSource, inverse_frequencies};
+use traces::workload::{ModelSpec, QuantScheme, RopeLayout, TensorFormat, WeightQuant};
+
+/// Rounds to fp16 and back.
+fn r16(x: f32) -> f32 {
+    f16::from_f32(x).to_f32()
+}
+
+fn rounded(mut x: Array1<f32>) -> Array1<f32> {
+    x.mapv_inplace(r16);
+    x
+}
+
+/// A matrix of inputs x outputs ready to multiply.
+enum Matrix {
+    /// Weights as the engine decodes them.
+    Float(Array2<f32>),
+    /// Integer codes and a scale a column.
+    Integer(Array2<i32>, Array1<f32>),
+}
+
+fn integers(values: ArrayView1<f32>, most: f32, half: bool) -> (Array1<f32>, f32) {
+    let largest = values.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
+    let scale = if half { r16(largest / most) } else { largest / most };
+    let codes = values.mapv(|v| if scale == 0.0 { 0.0 } else { (v / scale).round_ties_even().clamp(-most, most) });
+    (codes, scale)
+}
+
+impl Matrix {
+    /// From outputs x inputs.
+    #[allow(clippy::cast_possible_truncation, reason = "codes are small integers")]
+    fn new(weights: Array2<f32>, quant: WeightQuant) -> Self {
+        let (outputs, inputs) = weights.dim();
+        let most = if quant.format() == TensorFormat::Int4 { 7.0 } else { 127.0 };
+        match quant {
+            WeightQuant::Plain(_) => Self::Float(weights.mapv(r16).reversed_axes()),
+            WeightQuant::Grouped { group, .. } => {
+                let mut out = Array2::zeros((inputs, outputs));
+                for n in 0..outputs {
+                    let mut k = 0;
+                    for part in weights.row(n).axis_chunks_iter(Axis(0), group as usize) {
+                        let (codes, scale) = integers(part, most, true);
+                        for q in codes {
+                            out[[k, n]] = r16(q * scale);
+                            k += 1;
+                        }
+                    }
+                }
+                Self::Float(out)
+            }
+            WeightQuant::PerChannel(_) => {
+                let mut codes = Array2::zeros((inputs, outputs));
+                let mut scales = Array1::zeros(outputs);
+                for n in 0..outputs {
+                    let (q, scale) = integers(weights.row(n), most, false);
+                    codes.column_mut(n).assign(&q.mapv(|q| q as i32));
+                    scales[n] = scale;
+                }
+                Self::Integer(codes, scales)
+            }
+        }
+    }
+
+    /// The product with a row, before any epilogue; sums run over ascending inputs.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "as the engine's int8 path")]
+    fn multiply(&self, x: &Array1<f32>) -> Array1<f32> {
+        match self {
+            Self::Float(w) => dot(x.view(), w.view()),
+            Self::Integer(codes, scales) => {
+                let largest = x.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
+                let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+                let q = x.mapv(|v| (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i32);
+                let row_scale = largest / 127.0;
+                let mut sums = Array1::<i32>::zeros(codes.ncols());
+                for (a, w) in q.iter().zip(codes.rows()) {
+                    sums.zip_mut_with(&w, |s, w| *s += a * w);
+                }
+                Array1::from_iter(sums.iter().zip(scales).map(|(s, scale)| (*s as f32 * row_scale) * scale))
+            }
+        }
+    }
+}
+
+fn dot(x: ArrayView1<f32>, w: ArrayView2<f32>) -> Array1<f32> {
+    let mut sums = Array1::zeros(w.ncols());
+    accumulate(&mut sums, x, w);
+    sums
+}
+
+fn accumulate(sums: &mut Array1<f32>, x: ArrayView1<f32>, w: ArrayView2<f32>) {
+    for (a, w) in x.iter().zip(w.rows()) {
+        sums.zip_mut_with(&w, |s, w| *s += a * w);
+    }
+}
+
+struct Layer {
+    attn_norm: Array1<f32>,
+    ffn_norm: Array1<f32>,
+    qkv: [Matrix; 3],
+    bias: Option<[Array1<f32>; 3]>,
+    head_norms: Option<[Array1<f32>; 2]>,
+    output: Matrix,
+    gate: Matrix,
+    up: Matrix,
+    down: Matrix,
+    /// Keys and values, one row a position.
+    cache: [Vec<Array1<f32>>; 2],
+}
+
+/// The reference model with its state.
+pub struct Reference {
+    spec: ModelSpec,
+    embed: Array2<f32>,
+    final_norm: Array1<f32>,
+    head: Matrix,
+    layers: Vec<Layer>,
+    frequencies: Vec<f32>,
+}
+
+impl Reference {
+    /// From the same source an image is built from.
+    pub fn new(spec: &ModelSpec, scheme: &QuantScheme, source: &mut impl TensorSource) -> Self {
+        let mut get = |tensor: Tensor, layer: u32| {
+            Array2::from_shape_vec(tensor.shape(spec), source.values(tensor, layer)).expect("the tensor's shape")
+        };
+        let embed = get(Tensor::Embed, 0);
+        let head = if spec.tied_embedding { embed.clone() } else { get(Tensor::Head, 0) };
+        let final_norm = get(Tensor::FinalNorm, 0).row(0).to_owned();
+        let layers = (0..spec.layers)
+            .map(|l| {
+                let mut row = |t: Tensor| get(t, l).row(0).to_owned();
+                Layer {
+                    attn_norm: row(Tensor::AttnNorm),
+                    ffn_norm: row(Tensor::FfnNorm),
+                    bias: spec
+                        .qkv_bias
+                        .then(|| [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias].map(&mut row)),
+                    head_norms: spec.qk_norm.then(|| [Tensor::QueryNorm, Tensor::KeyNorm].map(&mut row)),
+                    qkv: [Tensor::Query, Tensor::Key, Tensor::Value]
+                        .map(|t| Matrix::new(get(t, l), scheme.body)),
+                    output: Matrix::new(get(Tensor::Output, l), scheme.body),
+                    gate: Matrix::new(get(Tensor::Gate, l), scheme.body),
+                    up: Matrix::new(get(Tensor::Up, l), scheme.body),
+                    down: Matrix::new(get(Tensor::Down, l), scheme.body),
+                    cache: [Vec::new(), Vec::new()],
+                }
+            })
+            .collect();
+        Self {
+            embed: embed.mapv(r16),
+            final_norm,
+            head: Matrix::new(head, scheme.head),
+            layers,
+            frequencies: inverse_frequencies(spec),
+            spec: spec.clone(),
+        }
+    }
+
+    /// Appends `token` and returns the logits behind it; keys are visited `block` at a time.
+    pub fn step(&mut self, token: usize, block: usize) -> Array1<f32> {
+        let mut x = self.embed.row(token).to_owned();
+        for layer in &mut self.layers {
+            let input = norm(&self.spec, x.view(), &layer.attn_norm);
+            let [q, k, v] = project(&self.spec, layer, &input, &self.frequencies);
+            layer.cache[0].push(k);
+            layer.cache[1].push(v);
+            let attended = attend(&self.spec, layer, &q, block);
+            x = layer.output.multiply(&attended) + x;
+            let input = norm(&self.spec, x.view(), &layer.ffn_norm);
+            let up = rounded(layer.up.multiply(&input));
+            let gate = layer.gate.multiply(&input);
+            let hidden = Array1::from_iter(gate.iter().zip(&up).map(|(g, u)| r16(g / (1.0 + libm::expf(-g)) * u)));
+            x = layer.down.multiply(&hidden) + x;
+        }
+        let last = norm(&self.spec, x.view(), &self.final_norm);
+        self.head.multiply(&last)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "as the engine computes")]
+fn norm(spec: &ModelSpec, x: ArrayView1<f32>, weight: &Array1<f32>) -> Array1<f32> {
+    let sum = x.iter().fold(0.0f32, |sum, v| sum + v * v);
+    let r = 1.0 / (sum / x.len() as f32 + spec.norm_eps as f32).sqrt();
+    Array1::from_iter(x.iter().zip(weight).map(|(x, w)| r16((x * r) * w)))
+}
+
+/// Queries, keys and values of the next position: biased, normed and rotated, in fp16.
+#[allow(clippy::cast_precision_loss, reason = "positions are small")]
+fn project(spec: &ModelSpec, layer: &Layer, input: &Array1<f32>, frequencies: &[f32]) -> [Array1<f32>; 3] {
+    let position = layer.cache[0].len() as f32;
+    let (width, half) = (spec.head_dim as usize, frequencies.len());
+    let mut parts = [0, 1, 2].map(|i| {
+        let sums = layer.qkv[i].multiply(input);
+        rounded(if let Some(bias) = &layer.bias { sums + &bias[i] } else { sums })
+    });
+    for (i, part) in parts.iter_mut().take(2).enumerate() {
+        for mut head in part.exact_chunks_mut(width) {
+            if let Some(norms) = &layer.head_norms {
+                let normed = norm(spec, head.view(), &norms[i]);
+                head.assign(&normed);
+            }
+            for (f, frequency) in frequencies.iter().enumerate() {
+                let (p, q) = match spec.rope.layout {
+                    RopeLayout::Half => (f, f + half),
+                    RopeLayout::Interleaved => (2 * f, 2 * f + 1),
+                };
+                let angle = position * frequency;
+                let (cos, sin) = (libm::cosf(angle), libm::sinf(angle));
+                let (a, b) = (head[p], head[q]);
+                head[p] = r16(a * cos - b * sin);
+                head[q] = r16(a * sin + b * cos);
+            }
+        }
+    }
+    parts
+}
+
+/// Attention of the last position over the cache, as a running softmax over blocks of keys.
+#[allow(clippy::cast_possible_truncation, reason = "rounding to fp32 is the point")]
+fn attend(spec: &ModelSpec, layer: &Layer, queries: &Array1<f32>, block: usize) -> Array1<f32> {
+    let (width, group) = (spec.head_dim as usize, (spec.heads / spec.kv_heads) as usize);
+    let scale = (1.0 / f64::from(spec.head_dim).sqrt()) as f32;
+    let mut out = Array1::zeros(queries.len());
+    for (h, query) in queries.exact_chunks(width).into_iter().enumerate() {
+        let columns = h / group * width..(h / group + 1) * width;
+        let (mut m, mut l) = (f32::NEG_INFINITY, 0.0f32);
+        let mut sums = Array1::<f32>::zeros(width);
+        for (keys, values) in layer.cache[0].chunks(block).zip(layer.cache[1].chunks(block)) {
+            let scores: Vec<f32> = keys
+                .iter()
+                .map(|key| {
+                    let key = key.slice(s![columns.clone()]);
+                    query.iter().zip(key).fold(0.0f32, |sum, (q, k)| sum + q * k) * scale
+                })
+                .collect();
+            let top = scores.iter().fold(m, |m, s| if *s > m { *s } else { m });
+            let p: Vec<f32> = scores.iter().map(|s| libm::expf(s - top)).collect();
+            let alpha = if m == f32::NEG_INFINITY { 0.0 } else { libm::expf(m - top) };
+            let started = m > f32::NEG_INFINITY;
+            (m, l) = (top, l * alpha + p.iter().fold(0.0f32, |sum, p| sum + p));
+            if started {
+                sums.mapv_inplace(|v| v * alpha);
+            }
+            for (p, value) in p.iter().zip(values) {
+                let p = r16(*p);
+                sums.zip_mut_with(&value.slice(s![columns.clone()]), |sum, v| *sum += p * v);
+            }
+        }
+        out.slice_mut(s![h * width..(h + 1) * width]).assign(&sums.mapv(|v| r16(v / l)));
+    }
+    out
+}
