@@ -1,8 +1,10 @@
 //! `presil run`: a model on a SoC.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
 use soc_model::config::resolve;
 use traces::workload::{QuantScheme, load_model};
 
@@ -43,6 +45,12 @@ pub struct Args {
     /// Replace a value of the SoC, for example npu.cores=4
     #[arg(long = "set", value_name = "PATH=VALUE")]
     sets: Vec<String>,
+    /// Firmware ELF to run instead of the built-in one
+    #[arg(long, value_name = "ELF")]
+    firmware: Option<PathBuf>,
+    /// Write run.json, tables and plots to this folder
+    #[arg(short, long = "output", value_name = "DIR")]
+    output: Option<PathBuf>,
     /// Seed of every random stream
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
@@ -99,6 +107,7 @@ impl Args {
             decode_tokens: self.decode,
             context_tokens: self.context,
             memory_model: MemoryModel::Sampled,
+            firmware: self.firmware.clone(),
             seed: self.seed,
         })
     }
@@ -109,8 +118,40 @@ impl Args {
 /// # Errors
 /// If the input is wrong or the simulation ends early.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
-    let outcome = session::run(&args.request()?)?;
-    let text = if args.json { &outcome.json } else { &outcome.summary };
+    let request = args.request()?;
+    let bar = progress_bar(u64::from(request.decode_tokens));
+    let outcome = session::run(&request, &mut |tokens| bar.set_position(tokens))?;
+    bar.finish_and_clear();
+    let seconds = outcome.host.host_ns / 1_000_000;
+    log(&format!("host: {seconds} ms, {} events", outcome.host.events));
+    if let Some(folder) = &args.output {
+        let files = reports::write::run_directory(folder, &outcome.record, Some(&outcome.host))
+            .map_err(|e| CliError::input(e.to_string()))?;
+        log(&format!("wrote {} files to {}", files.len(), folder.display()));
+    }
+    let text = if args.json {
+        outcome.record.to_json().map_err(|e| CliError::Simulation(e.to_string()))?
+    } else {
+        reports::summary::text(&outcome.record)
+    };
     out.write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// One line to standard error.
+fn log(line: &str) {
+    // A closed standard error is no reason to lose a finished run.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress_bar(tokens: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{elapsed} {bar:30} {pos}/{len} tokens, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(tokens).with_style(style);
+    bar.tick();
+    bar
 }

@@ -102,7 +102,12 @@ fn prologue<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head) {
     let last_head = h.head + 1 == share(m.h.kv_heads, cx.core, cx.caps.cores).1;
     // In a spilled plan the last head's rotation tells the cluster that this core has read its QKV input.
     let post = [(sem::ROTATED, 1), if !p.resident && last_head { (sem::A_DONE, 1) } else { (0, 0) }];
-    e.push(acquire, &post, cx.tag, Command::vec(func, rope, Some(Position { q0: h.start, ..Position::default() })));
+    e.push(
+        acquire,
+        &post,
+        cx.tag,
+        Command::vec(func, rope, Some(Position { q0: h.start, ..Position::default() })),
+    );
     for value in [false, true] {
         let store = Dma {
             n0: hd * 2 / 16 - 1,
@@ -180,7 +185,9 @@ struct Block<'a> {
 /// Words of a block's commands: two loads, scores, softmax step with extension, values.
 const BLOCK_WORDS: u64 = 6;
 
-fn skip_block<S: Sink>(e: &mut Emitter<S>, _j: &Block) { e.skip(BLOCK_WORDS); }
+fn skip_block<S: Sink>(e: &mut Emitter<S>, _j: &Block) {
+    e.skip(BLOCK_WORDS);
+}
 
 /// Offset in SPM and row stride of a tile's queries (and, in place, of its outputs).
 fn query(cx: &Context, h: &Head, q: u64, r: u64) -> (u64, u64) {
@@ -235,8 +242,19 @@ fn block<S: Sink>(e: &mut Emitter<S>, cx: &Context, j: &Block) {
         upd: u64::from(!j.first),
         ..VecOp::default()
     };
-    let position = Position { q0: j.h.start + if p.rows > 1 { j.r } else { 0 }, k0: j.k0, rdiv: if p.rows == 1 { m.group() - 1 } else { 0 }, alpha: granule(p.alpha), ..Position::default() };
-    e.push(&[(sem::SCORES, 1)], &[(sem::PROBS, 1)], cx.tag, Command::vec(VecFn::FaStep, step, Some(position)));
+    let position = Position {
+        q0: j.h.start + if p.rows > 1 { j.r } else { 0 },
+        k0: j.k0,
+        rdiv: if p.rows == 1 { m.group() - 1 } else { 0 },
+        alpha: granule(p.alpha),
+        ..Position::default()
+    };
+    e.push(
+        &[(sem::SCORES, 1)],
+        &[(sem::PROBS, 1)],
+        cx.tag,
+        Command::vec(VecFn::FaStep, step, Some(position)),
+    );
     let output = Gemm {
         a: granule(p.probs),
         b: granule(values),
@@ -259,7 +277,9 @@ fn block<S: Sink>(e: &mut Emitter<S>, cx: &Context, j: &Block) {
 }
 
 /// The output accumulator lies behind the scores.
-fn accumulator(p: &crate::plan::Plan) -> u64 { (p.att_rows * p.block * 4).div_ceil(32) * 32 }
+fn accumulator(p: &crate::plan::Plan) -> u64 {
+    (p.att_rows * p.block * 4).div_ceil(32) * 32
+}
 
 fn finish<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head, q: u64, r: u64, rows: u64, last: bool) {
     let (d, dst) = query(cx, h, q, r);
@@ -295,6 +315,12 @@ fn send<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head) {
     };
     let acquire = [(sem::ATT_SEND, 1), if !p.resident && h.head == from { (sem::A_DONE, n) } else { (0, 0) }];
     let (last, free) = (h.head + 1 == to, (sem::QKV_FREE, 1));
-    let post = if last { (sem::A_ALL, 1) } else if p.resident { (0, 0) } else { free };
+    let post = if last {
+        (sem::A_ALL, 1)
+    } else if p.resident {
+        (0, 0)
+    } else {
+        free
+    };
     e.push(&acquire, &[post], cx.tag, Command::dma(d));
 }

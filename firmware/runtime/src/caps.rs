@@ -28,7 +28,9 @@ pub struct Caps {
 impl Caps {
     /// Whether the engines take `format`.
     #[must_use]
-    pub const fn has_format(&self, format: Format) -> bool { self.formats >> format.code() & 1 == 1 }
+    pub const fn has_format(&self, format: Format) -> bool {
+        self.formats >> format.code() & 1 == 1
+    }
 
     /// Whether the vector engine has a function.
     #[must_use]
@@ -39,13 +41,19 @@ impl Caps {
 
     /// The channel that carries activations; weights use the channels below it, or share it if it is the only one.
     #[must_use]
-    pub const fn misc_channel(&self) -> u64 { self.dma_in - 1 }
+    pub const fn misc_channel(&self) -> u64 {
+        self.dma_in - 1
+    }
 
     /// The first channel that writes.
     #[must_use]
-    pub const fn out_channel(&self) -> u64 { self.dma_in }
+    pub const fn out_channel(&self) -> u64 {
+        self.dma_in
+    }
 
     /// Channels that carry weights.
     #[must_use]
-    pub const fn weight_channels(&self) -> u64 { if self.dma_in > 1 { self.dma_in - 1 } else { 1 } }
+    pub const fn weight_channels(&self) -> u64 {
+        if self.dma_in > 1 { self.dma_in - 1 } else { 1 }
+    }
 }

@@ -103,7 +103,11 @@ pub fn panel<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, j: &P
         let at = p.slot(slot);
         let bytes = (to_byte - from_byte).div_ceil(16) * 16;
         let channel = slot % cx.caps.weight_channels();
-        let d = Dma { qos: 1, slc: 2, ..linear(0, channel, j.region, m.offset + j.index * stride + from_byte, at, bytes) };
+        let d = Dma {
+            qos: 1,
+            slc: 2,
+            ..linear(0, channel, j.region, m.offset + j.index * stride + from_byte, at, bytes)
+        };
         e.push(&[(sem::slot_free(slot), 1)], &[(sem::slot_full(slot), 1)], cx.tag, Command::dma(d));
         let (first, last) = (k == j.input.k0, to == end);
         let command = tile(cx, j, at, k, to, if last { j.output } else { None });
@@ -167,7 +171,14 @@ fn tile(cx: &Context, j: &Panel, b: u64, k: u64, to: u64, output: Option<Output>
 }
 
 /// QKV of this core's KV head `head` (the `i`-th of its heads).
-pub fn qkv<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, head: u64, i: u64, first: Option<Sem>) {
+pub fn qkv<S: Sink>(
+    e: &mut Emitter<S>,
+    cx: &Context,
+    slots: &mut Slots,
+    head: u64,
+    i: u64,
+    first: Option<Sem>,
+) {
     let (m, p) = (cx.model, cx.plan);
     let (matrix, cols) = (m.qkv(), m.group_cols());
     let panels = cols / m.h.panel;
@@ -195,7 +206,14 @@ pub fn qkv<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, head: u
 }
 
 /// A projection back into the residual stream from an input that is whole in SPM.
-pub fn project<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, matrix: &Matrix, input: Input, ready: Sem) {
+pub fn project<S: Sink>(
+    e: &mut Emitter<S>,
+    cx: &Context,
+    slots: &mut Slots,
+    matrix: &Matrix,
+    input: Input,
+    ready: Sem,
+) {
     let (m, p) = (cx.model, cx.plan);
     let (from, to) = share(matrix.panels, cx.core, cx.caps.cores);
     if from == to {
@@ -241,16 +259,35 @@ pub fn project<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, mat
         }
     }
     if p.resident {
-        send_slice(e, cx, p.x, from * m.h.panel * 4, (to - from) * m.h.panel * 4, m.h.hidden * 4, (sem::X_ALL, 1));
+        send_slice(
+            e,
+            cx,
+            p.x,
+            from * m.h.panel * 4,
+            (to - from) * m.h.panel * 4,
+            m.h.hidden * 4,
+            (sem::X_ALL, 1),
+        );
     }
 }
 
 /// Multicasts this core's columns of a gathered buffer to the other cores.
-fn send_slice<S: Sink>(e: &mut Emitter<S>, cx: &Context, base: u64, offset: u64, bytes: u64, stride: u64, tell: Sem) {
+fn send_slice<S: Sink>(
+    e: &mut Emitter<S>,
+    cx: &Context,
+    base: u64,
+    offset: u64,
+    bytes: u64,
+    stride: u64,
+    tell: Sem,
+) {
     let n = cx.caps.cores;
     if n == 1 {
         // Nobody else to tell: the smallest copy onto itself carries the post behind the last GEMM.
-        let own = Dma { cmask: 1, ..linear(2, cx.caps.out_channel(), 0, granule(base + offset), base + offset, 16) };
+        let own = Dma {
+            cmask: 1,
+            ..linear(2, cx.caps.out_channel(), 0, granule(base + offset), base + offset, 16)
+        };
         e.push(&[(sem::out_full(0), 1)], &[tell], cx.tag, Command::dma(own));
         return;
     }
@@ -267,7 +304,14 @@ fn send_slice<S: Sink>(e: &mut Emitter<S>, cx: &Context, base: u64, offset: u64,
 
 fn load_residual<S: Sink>(e: &mut Emitter<S>, cx: &Context, panel: u64, b: u64, also: Option<Sem>) {
     let bytes = cx.plan.rows * cx.model.h.panel * 4;
-    let d = linear(0, cx.caps.misc_channel(), R_BULK, cx.x_offset + panel * bytes, cx.plan.res[b as usize], bytes);
+    let d = linear(
+        0,
+        cx.caps.misc_channel(),
+        R_BULK,
+        cx.x_offset + panel * bytes,
+        cx.plan.res[b as usize],
+        bytes,
+    );
     let acquire = [(sem::out_free(b), 1), also.unwrap_or((0, 0))];
     e.push(&acquire, &[(sem::res_full(b), 1)], cx.tag, Command::dma(d));
 }
@@ -280,7 +324,8 @@ fn residual_output(cx: &Context, b: u64) -> Output {
 
 fn store_residual<S: Sink>(e: &mut Emitter<S>, cx: &Context, panel: u64, b: u64, also: Option<Sem>) {
     let bytes = cx.plan.rows * cx.model.h.panel * 4;
-    let d = linear(1, cx.caps.out_channel(), R_BULK, cx.x_offset + panel * bytes, cx.plan.out[b as usize], bytes);
+    let d =
+        linear(1, cx.caps.out_channel(), R_BULK, cx.x_offset + panel * bytes, cx.plan.out[b as usize], bytes);
     let post = [(sem::out_free(b), 1), also.unwrap_or((0, 0))];
     e.push(&[(sem::out_full(b), 1)], &post, cx.tag, Command::dma(d));
 }
@@ -321,19 +366,32 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
             matrix: &gate,
             output: Some(Output { at, stride, format: FP16, ew, bias: None }),
             acquire: (!p.resident).then_some((sem::out_free(b), 1)),
-            post: if p.resident { last.then_some((sem::out_full(0), 1)) } else { Some((sem::out_full(b), 1)) },
+            post: if p.resident {
+                last.then_some((sem::out_full(0), 1))
+            } else {
+                Some((sem::out_full(b), 1))
+            },
             ..job
         };
         panel(e, cx, slots, &job);
         if !p.resident {
             let bytes = p.rows * m.h.panel * 2;
-            let d = linear(1, cx.caps.out_channel(), R_BULK, cx.h_offset + q * bytes, p.out[b as usize], bytes);
+            let d =
+                linear(1, cx.caps.out_channel(), R_BULK, cx.h_offset + q * bytes, p.out[b as usize], bytes);
             let post = [(sem::out_free(b), 1), if last { (sem::H_ALL, 1) } else { (0, 0) }];
             e.push(&[(sem::out_full(b), 1)], &post, cx.tag, Command::dma(d));
         }
     }
     if p.resident {
-        send_slice(e, cx, p.h, from * m.h.panel * 2, (to - from) * m.h.panel * 2, m.h.ffn * 2, (sem::H_ALL, 1));
+        send_slice(
+            e,
+            cx,
+            p.h,
+            from * m.h.panel * 2,
+            (to - from) * m.h.panel * 2,
+            m.h.ffn * 2,
+            (sem::H_ALL, 1),
+        );
     }
 }
 
@@ -370,7 +428,13 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
                 load_residual(e, cx, q, s, head.then_some(full));
             }
             let acquire = if finish { Some((sem::res_full(s), 1)) } else { head.then_some(full) };
-            let post = if finish { Some((sem::out_full(s), 1)) } else if tail { release } else { None };
+            let post = if finish {
+                Some((sem::out_full(s), 1))
+            } else if tail {
+                release
+            } else {
+                None
+            };
             let job = Panel {
                 matrix: &matrix,
                 region: R_LAYER,
@@ -384,7 +448,13 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
             };
             panel(e, cx, slots, &job);
             if finish {
-                let also = if q + 1 == to { Some((sem::X_ALL, 1)) } else if tail { release } else { None };
+                let also = if q + 1 == to {
+                    Some((sem::X_ALL, 1))
+                } else if tail {
+                    release
+                } else {
+                    None
+                };
                 store_residual(e, cx, q, s, also);
             }
         }
@@ -432,7 +502,15 @@ fn load_chunk<S: Sink>(e: &mut Emitter<S>, cx: &Context, jj: u64, b: u64, k0: u6
 }
 
 /// The head: logits of the last row, their maximum, and both to memory.
-pub fn head_panel<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, q: u64, at: u64, acquire: Option<Sem>, post: Option<Sem>) {
+pub fn head_panel<S: Sink>(
+    e: &mut Emitter<S>,
+    cx: &Context,
+    slots: &mut Slots,
+    q: u64,
+    at: u64,
+    acquire: Option<Sem>,
+    post: Option<Sem>,
+) {
     let (m, p) = (cx.model, cx.plan);
     let matrix = m.lm_head();
     let job = Panel {

@@ -32,17 +32,25 @@ pub fn header(acquire: &[Sem], post: &[Sem]) -> Header {
 
 impl<'a, S: Sink> Emitter<'a, S> {
     /// Writes from entry `at` on.
-    pub fn new(sink: &'a mut S, at: u64) -> Self { Self { sink, at } }
+    pub fn new(sink: &'a mut S, at: u64) -> Self {
+        Self { sink, at }
+    }
 
     /// Entry the next word goes to.
     #[must_use]
-    pub fn position(&self) -> u64 { self.at }
+    pub fn position(&self) -> u64 {
+        self.at
+    }
 
     /// Goes on at entry `at`.
-    pub fn seek(&mut self, at: u64) { self.at = at; }
+    pub fn seek(&mut self, at: u64) {
+        self.at = at;
+    }
 
     /// Leaves `words` entries as they are.
-    pub fn skip(&mut self, words: u64) { self.at += words; }
+    pub fn skip(&mut self, words: u64) {
+        self.at += words;
+    }
 
     /// Appends one command.
     pub fn push(&mut self, acquire: &[Sem], post: &[Sem], tag: u64, mut command: Command) {
@@ -62,7 +70,9 @@ impl<'a, S: Sink> Emitter<'a, S> {
     }
 
     /// Appends a command that only synchronises: the sequencer acquires and posts.
-    pub fn sync(&mut self, acquire: &[Sem], post: &[Sem]) { self.ctrl(acquire, post, CtrlOp::Nop, Ctrl::default()); }
+    pub fn sync(&mut self, acquire: &[Sem], post: &[Sem]) {
+        self.ctrl(acquire, post, CtrlOp::Nop, Ctrl::default());
+    }
 
     /// Appends a region register write.
     pub fn set_region(&mut self, id: u64, base: u64, limit: u64) {
@@ -75,7 +85,9 @@ impl<'a, S: Sink> Emitter<'a, S> {
     }
 
     /// Appends the return.
-    pub fn ret(&mut self) { self.ctrl(&[], &[], CtrlOp::Ret, Ctrl::default()); }
+    pub fn ret(&mut self) {
+        self.ctrl(&[], &[], CtrlOp::Ret, Ctrl::default());
+    }
 }
 
 /// Region register of the model image.

@@ -20,7 +20,9 @@ pub struct Pieces {
 }
 
 impl Default for Pieces {
-    fn default() -> Self { Self { at: [0; MAX_PIECES], count: 0 } }
+    fn default() -> Self {
+        Self { at: [0; MAX_PIECES], count: 0 }
+    }
 }
 
 /// Writes the head's list; `position` is the position being sampled. `None` if there are too many pieces.
@@ -48,7 +50,8 @@ pub fn head<S: Sink>(e: &mut Emitter<S>, cx: &Context, position: u64) -> Option<
         }
         *pieces.at.get_mut(pieces.count)? = u32::try_from(e.position()).ok()?;
         argmax(e, cx, position, q, pieces.count as u64);
-        let d = linear(1, cx.caps.out_channel(), R_BULK, cx.logits_offset + q * width, buffer, panels * width);
+        let d =
+            linear(1, cx.caps.out_channel(), R_BULK, cx.logits_offset + q * width, buffer, panels * width);
         e.push(&[(sem::logits_full(b), 1)], &[(sem::logits_free(b), 1)], cx.tag, Command::dma(d));
         q += panels;
         pieces.count += 1;

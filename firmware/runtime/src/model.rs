@@ -45,7 +45,8 @@ impl Model {
         if h.magic != image::MAGIC || h.version != image::VERSION {
             return Err(ModelError::NotAnImage);
         }
-        let (Some(body), Some(head)) = (Format::from_code(h.body_format), Format::from_code(h.head_format)) else {
+        let (Some(body), Some(head)) = (Format::from_code(h.body_format), Format::from_code(h.head_format))
+        else {
             return Err(ModelError::NotAnImage);
         };
         let sizes = [h.hidden, h.layers, h.heads, h.kv_heads, h.head_dim, h.ffn, h.vocab, h.panel];
@@ -66,28 +67,44 @@ impl Model {
 
     /// Query heads of one KV head.
     #[must_use]
-    pub const fn group(&self) -> u64 { self.h.heads / self.h.kv_heads }
+    pub const fn group(&self) -> u64 {
+        self.h.heads / self.h.kv_heads
+    }
     /// Columns of one KV head's share of QKV.
     #[must_use]
-    pub const fn group_cols(&self) -> u64 { (self.group() + 2) * self.h.head_dim }
+    pub const fn group_cols(&self) -> u64 {
+        (self.group() + 2) * self.h.head_dim
+    }
     /// Width of the attention output.
     #[must_use]
-    pub const fn att_cols(&self) -> u64 { self.h.heads * self.h.head_dim }
+    pub const fn att_cols(&self) -> u64 {
+        self.h.heads * self.h.head_dim
+    }
     /// Whether QKV has a bias.
     #[must_use]
-    pub const fn bias(&self) -> bool { self.h.flags & FLAG_BIAS != 0 }
+    pub const fn bias(&self) -> bool {
+        self.h.flags & FLAG_BIAS != 0
+    }
     /// Whether queries and keys are normed.
     #[must_use]
-    pub const fn qk_norm(&self) -> bool { self.h.flags & FLAG_QK_NORM != 0 }
+    pub const fn qk_norm(&self) -> bool {
+        self.h.flags & FLAG_QK_NORM != 0
+    }
     /// Whether RoPE rotates neighbours.
     #[must_use]
-    pub const fn rope_inter(&self) -> bool { self.h.flags & FLAG_ROPE_INTER != 0 }
+    pub const fn rope_inter(&self) -> bool {
+        self.h.flags & FLAG_ROPE_INTER != 0
+    }
     /// Whether GEMM inputs are quantised to int8 by row.
     #[must_use]
-    pub const fn quantised(&self) -> bool { self.h.act_format == Format::Int8 as u64 }
+    pub const fn quantised(&self) -> bool {
+        self.h.act_format == Format::Int8 as u64
+    }
     /// Formats of layers and head.
     #[must_use]
-    pub const fn formats(&self) -> (Format, Format) { (self.body, self.head) }
+    pub const fn formats(&self) -> (Format, Format) {
+        (self.body, self.head)
+    }
 
     const fn body_matrix(&self, offset: u64, k: u64, n: u64) -> Matrix {
         Matrix { offset, k, panels: n / self.h.panel, format: self.body, group: self.h.body_group }
@@ -99,16 +116,24 @@ impl Model {
     }
     /// Attention output.
     #[must_use]
-    pub const fn out(&self) -> Matrix { self.body_matrix(self.h.out, self.att_cols(), self.h.hidden) }
+    pub const fn out(&self) -> Matrix {
+        self.body_matrix(self.h.out, self.att_cols(), self.h.hidden)
+    }
     /// Gate.
     #[must_use]
-    pub const fn gate(&self) -> Matrix { self.body_matrix(self.h.gate, self.h.hidden, self.h.ffn) }
+    pub const fn gate(&self) -> Matrix {
+        self.body_matrix(self.h.gate, self.h.hidden, self.h.ffn)
+    }
     /// Up.
     #[must_use]
-    pub const fn up(&self) -> Matrix { self.body_matrix(self.h.up, self.h.hidden, self.h.ffn) }
+    pub const fn up(&self) -> Matrix {
+        self.body_matrix(self.h.up, self.h.hidden, self.h.ffn)
+    }
     /// Down.
     #[must_use]
-    pub const fn down(&self) -> Matrix { self.body_matrix(self.h.down, self.h.ffn, self.h.hidden) }
+    pub const fn down(&self) -> Matrix {
+        self.body_matrix(self.h.down, self.h.ffn, self.h.hidden)
+    }
     /// The head.
     #[must_use]
     pub const fn lm_head(&self) -> Matrix {

@@ -13,7 +13,9 @@ const INT8: u64 = Format::Int8 as u64;
 
 /// Scratchpad bytes as granules.
 #[must_use]
-pub const fn granule(bytes: u64) -> u64 { bytes / GRANULE }
+pub const fn granule(bytes: u64) -> u64 {
+    bytes / GRANULE
+}
 
 /// A contiguous transfer of `bytes` (a multiple of 16, at most 256 KiB).
 #[must_use]
@@ -23,7 +25,9 @@ pub fn linear(dir: u64, ch: u64, region: u64, moff: u64, spm: u64, bytes: u64) -
 
 /// All cores' bits.
 #[must_use]
-pub const fn everyone(cores: u64) -> u64 { (1 << cores) - 1 }
+pub const fn everyone(cores: u64) -> u64 {
+    (1 << cores) - 1
+}
 
 /// Rows of a row-wise pass this core does: multiples of the batch.
 #[must_use]
@@ -162,12 +166,15 @@ fn spilled_norm<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
             sst2: granule(panel * 4),
             ..linear(0, cx.caps.misc_channel(), R_BULK, cx.x_offset + r * panel * 4, buffer, 16)
         };
-        let first: &[Sem] = if i == 0 { &[(sem::row_free(b), 1), (sem::X_ALL, n)] } else { &[(sem::row_free(b), 1)] };
+        let first: &[Sem] =
+            if i == 0 { &[(sem::row_free(b), 1), (sem::X_ALL, n)] } else { &[(sem::row_free(b), 1)] };
         e.push(first, &[(sem::row_full(b), 1)], cx.tag, Command::dma(load));
         // Norm weights are acquired once and given back with the last batch.
         let c = rmsnorm(cx, rows, buffer, result, hidden * 2);
-        let both: &[Sem] = if i == 0 { &[(sem::row_full(b), 1), (sem::NORM_FULL, 1)] } else { &[(sem::row_full(b), 1)] };
-        let done: &[Sem] = if last { &[(sem::out_full(b), 1), (sem::NORM_FREE, 1)] } else { &[(sem::out_full(b), 1)] };
+        let both: &[Sem] =
+            if i == 0 { &[(sem::row_full(b), 1), (sem::NORM_FULL, 1)] } else { &[(sem::row_full(b), 1)] };
+        let done: &[Sem] =
+            if last { &[(sem::out_full(b), 1), (sem::NORM_FREE, 1)] } else { &[(sem::out_full(b), 1)] };
         e.push(both, done, cx.tag, c);
         let send = Dma {
             n0: hidden * 2 / 16 - 1,
@@ -178,7 +185,8 @@ fn spilled_norm<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
             ..linear(2, cx.caps.out_channel(), 0, granule(p.a + r * p.a_stride), result, 16)
         };
         // X_ALL said that every core has stored its last output, so nobody reads the inputs any more.
-        let tell: &[Sem] = if last { &[(sem::row_free(b), 1), (sem::A_ALL, 1)] } else { &[(sem::row_free(b), 1)] };
+        let tell: &[Sem] =
+            if last { &[(sem::row_free(b), 1), (sem::A_ALL, 1)] } else { &[(sem::row_free(b), 1)] };
         e.push(&[(sem::out_full(b), 1)], tell, cx.tag, Command::dma(send));
         r += rows;
         i += 1;
@@ -214,7 +222,8 @@ pub fn embed<S: Sink>(e: &mut Emitter<S>, cx: &Context, tokens: &mut dyn FnMut(u
         let buffer = p.row[b as usize];
         let wide = buffer + p.row_batch * hidden * 2;
         for k in 0..rows {
-            let row = linear(0, ch, R_IMAGE, embedding_row(cx, tokens(r + k)), buffer + k * hidden * 2, hidden * 2);
+            let row =
+                linear(0, ch, R_IMAGE, embedding_row(cx, tokens(r + k)), buffer + k * hidden * 2, hidden * 2);
             let acquire: &[Sem] = if k == 0 { &[(sem::row_free(b), 1)] } else { &[] };
             let post: &[Sem] = if k + 1 == rows { &[(sem::row_full(b), 1)] } else { &[] };
             e.push(acquire, post, cx.tag, Command::dma(row));
@@ -232,7 +241,8 @@ pub fn embed<S: Sink>(e: &mut Emitter<S>, cx: &Context, tokens: &mut dyn FnMut(u
             ..linear(1, cx.caps.out_channel(), R_BULK, cx.x_offset + r * m.h.panel * 4, wide, 16)
         };
         let last = r + rows == to;
-        let tell: &[Sem] = if last { &[(sem::row_free(b), 1), (sem::X_ALL, 1)] } else { &[(sem::row_free(b), 1)] };
+        let tell: &[Sem] =
+            if last { &[(sem::row_free(b), 1), (sem::X_ALL, 1)] } else { &[(sem::row_free(b), 1)] };
         e.push(&[(sem::out_full(b), 1)], tell, cx.tag, Command::dma(store));
         r += rows;
         i += 1;
@@ -241,7 +251,9 @@ pub fn embed<S: Sink>(e: &mut Emitter<S>, cx: &Context, tokens: &mut dyn FnMut(u
 
 /// Offset of a token's embedding row in the image.
 #[must_use]
-pub const fn embedding_row(cx: &Context, token: u64) -> u64 { cx.model.h.embed + token * cx.model.h.embed_stride }
+pub const fn embedding_row(cx: &Context, token: u64) -> u64 {
+    cx.model.h.embed + token * cx.model.h.embed_stride
+}
 
 fn widen(cx: &Context, rows: u64, x: u64, x_stride: u64, d: u64) -> Command {
     let hidden = cx.model.h.hidden;
@@ -283,7 +295,12 @@ pub fn final_norm<S: Sink>(e: &mut Emitter<S>, cx: &Context) -> Sem {
         // X_ALL also says that nobody writes row buffers or inputs any more: both are this core's own again.
         e.push(&[(sem::X_ALL, n)], &[(sem::row_full(0), 1)], cx.tag, Command::dma(load));
         let c = rmsnorm(cx, 1, p.row[0], p.a, p.a_stride);
-        e.push(&[(sem::row_full(0), 1), (sem::NORM_FULL, 1)], &[(sem::A_READY, 1), (sem::NORM_FREE, 1)], cx.tag, c);
+        e.push(
+            &[(sem::row_full(0), 1), (sem::NORM_FULL, 1)],
+            &[(sem::A_READY, 1), (sem::NORM_FREE, 1)],
+            cx.tag,
+            c,
+        );
     }
     if m.quantised() {
         quantise(e, cx, (p.a, p.a_stride), (1, hidden), &[(sem::A_READY, 1)], &[(sem::QUANTISED, 1)]);

@@ -143,9 +143,14 @@ impl Plan {
         self.slots = b.at;
         let left = caps.spm.checked_sub(b.at)?;
         let m = model.down();
-        let step = isa::image::row_offset(m.row_step(), model.h.panel, m.format, m.group)
-            .max(isa::image::row_offset(model.lm_head().row_step(), model.h.panel, model.formats().1, model.h.head_group))
-            + model.h.panel * 4;
+        let step = isa::image::row_offset(m.row_step(), model.h.panel, m.format, m.group).max(
+            isa::image::row_offset(
+                model.lm_head().row_step(),
+                model.h.panel,
+                model.formats().1,
+                model.h.head_group,
+            ),
+        ) + model.h.panel * 4;
         // Enough slots that every weight channel has one in flight and one being used.
         let count = if left / MAX_SLOTS >= step { MAX_SLOTS } else { left / step };
         if left < least || count < 2 {
@@ -188,7 +193,8 @@ impl Plan {
         p.a = b.take(rows * p.a_stride);
         p.a2 = p.a;
         let step = model.down().row_step().max(panel);
-        p.chunk_cols = (rows * p.a_stride / 2 / (rows * 2) / step * step).min(model.h.ffn.div_ceil(step) * step);
+        p.chunk_cols =
+            (rows * p.a_stride / 2 / (rows * 2) / step * step).min(model.h.ffn.div_ceil(step) * step);
         if p.chunk_cols == 0 {
             return None;
         }
@@ -225,11 +231,15 @@ impl Plan {
 
     /// Byte offset of weight slot `i`.
     #[must_use]
-    pub const fn slot(&self, i: u64) -> u64 { self.slots + i * self.slot_bytes }
+    pub const fn slot(&self, i: u64) -> u64 {
+        self.slots + i * self.slot_bytes
+    }
 
     /// Byte offset of Q/K/V of this core's `i`-th KV head.
     #[must_use]
-    pub const fn qkv_at(&self, i: u64) -> u64 { self.qkv + i * self.qkv_stride }
+    pub const fn qkv_at(&self, i: u64) -> u64 {
+        self.qkv + i * self.qkv_stride
+    }
 
     /// Bytes of spilled residual stream and hidden layer in memory.
     #[must_use]

@@ -59,10 +59,14 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// The same with another tag.
     #[must_use]
-    pub fn tagged(&self, kind: OpKind) -> Self { Self { tag: kind.code(), ..*self } }
+    pub fn tagged(&self, kind: OpKind) -> Self {
+        Self { tag: kind.code(), ..*self }
+    }
     /// Arena entry of the attention list of this core's `i`-th head.
     #[must_use]
-    pub const fn attention_list(&self, i: u64) -> u64 { self.attention.0 + i * self.attention.1 }
+    pub const fn attention_list(&self, i: u64) -> u64 {
+        self.attention.0 + i * self.attention.1
+    }
 }
 
 /// Why there is no program.
@@ -136,7 +140,9 @@ const RESERVED_ENTRIES: u64 = MAX_CORES as u64 * (RING_ENTRIES + (1 << COMPLETIO
 
 /// Byte offset in the arena of a core's ring.
 #[must_use]
-pub const fn ring_offset(core: u64) -> u64 { core * RING_ENTRIES * 32 }
+pub const fn ring_offset(core: u64) -> u64 {
+    core * RING_ENTRIES * 32
+}
 /// Byte offset in the arena of a core's completion ring.
 #[must_use]
 pub const fn completion_offset(core: u64) -> u64 {
@@ -188,15 +194,21 @@ impl Program {
 
     /// Rows of the largest prefill chunk.
     #[must_use]
-    pub fn chunk_rows(&self) -> u64 { self.chunk }
+    pub fn chunk_rows(&self) -> u64 {
+        self.chunk
+    }
 
     /// The plans in force: decode, prefill.
     #[must_use]
-    pub fn plans(&self) -> (&Plan, &Plan) { (&self.decode.plan, &self.prefill.plan) }
+    pub fn plans(&self) -> (&Plan, &Plan) {
+        (&self.decode.plan, &self.prefill.plan)
+    }
 
     /// Byte offset of the logits in bulk memory.
     #[must_use]
-    pub fn logits_offset(&self) -> u64 { self.base.logits_offset }
+    pub fn logits_offset(&self) -> u64 {
+        self.base.logits_offset
+    }
 
     /// The list that prepares a core's semaphores; runs once after reset.
     pub fn init<S: Sink>(&self, sink: &mut S, at: u64) -> u64 {
@@ -325,7 +337,8 @@ impl Base {
         let mut e = Emitter::new(sink, shape.top[i]);
         e.set_region(R_IMAGE, self.places.image, h.bytes);
         e.set_region(R_BULK, self.places.bulk.0, self.places.bulk.1);
-        let table = linear(0, self.caps.misc_channel(), R_IMAGE, h.inv_freq, cx.plan.inv_freq, h.head_dim * 2);
+        let table =
+            linear(0, self.caps.misc_channel(), R_IMAGE, h.inv_freq, cx.plan.inv_freq, h.head_dim * 2);
         e.push(&[], &[], OpKind::Embed.code(), Command::dma(table));
         let embedding = e.position();
         embed(&mut e, &cx.tagged(OpKind::Embed), tokens);

@@ -2,40 +2,62 @@
 
 /// Weight slot i holds a tile.
 #[must_use]
-pub const fn slot_full(i: u64) -> u64 { i }
+pub const fn slot_full(i: u64) -> u64 {
+    i
+}
 /// Weight slot i is free; starts at 1.
 #[must_use]
-pub const fn slot_free(i: u64) -> u64 { 8 + i }
+pub const fn slot_free(i: u64) -> u64 {
+    8 + i
+}
 /// Most weight slots.
 pub const MAX_SLOTS: u64 = 8;
 
 /// Output staging buffer i holds a tile.
 #[must_use]
-pub const fn out_full(i: u64) -> u64 { 16 + i }
+pub const fn out_full(i: u64) -> u64 {
+    16 + i
+}
 /// Output staging buffer i is free; starts at 1.
 #[must_use]
-pub const fn out_free(i: u64) -> u64 { 18 + i }
+pub const fn out_free(i: u64) -> u64 {
+    18 + i
+}
 /// Residual tile buffer i is loaded.
 #[must_use]
-pub const fn res_full(i: u64) -> u64 { 20 + i }
+pub const fn res_full(i: u64) -> u64 {
+    20 + i
+}
 /// K/V buffer i is loaded.
 #[must_use]
-pub const fn kv_full(i: u64) -> u64 { 24 + i }
+pub const fn kv_full(i: u64) -> u64 {
+    24 + i
+}
 /// K/V buffer i is free; starts at 1.
 #[must_use]
-pub const fn kv_free(i: u64) -> u64 { 26 + i }
+pub const fn kv_free(i: u64) -> u64 {
+    26 + i
+}
 /// Row buffer i of a row-wise pass is loaded.
 #[must_use]
-pub const fn row_full(i: u64) -> u64 { 28 + i }
+pub const fn row_full(i: u64) -> u64 {
+    28 + i
+}
 /// Row buffer i is free; starts at 1.
 #[must_use]
-pub const fn row_free(i: u64) -> u64 { 30 + i }
+pub const fn row_free(i: u64) -> u64 {
+    30 + i
+}
 /// Logits buffer i is complete (two readers).
 #[must_use]
-pub const fn logits_full(i: u64) -> u64 { 32 + i }
+pub const fn logits_full(i: u64) -> u64 {
+    32 + i
+}
 /// Logits buffer i has been read by one reader; starts at 2.
 #[must_use]
-pub const fn logits_free(i: u64) -> u64 { 34 + i }
+pub const fn logits_free(i: u64) -> u64 {
+    34 + i
+}
 
 /// The GEMM input is quantised.
 pub const QUANTISED: u64 = 22;
@@ -75,10 +97,14 @@ pub const H_ALL: u64 = 50;
 pub const A_DONE: u64 = 51;
 /// Cluster: chunk buffer i is filled by everyone.
 #[must_use]
-pub const fn chunk_full(i: u64) -> u64 { 52 + i }
+pub const fn chunk_full(i: u64) -> u64 {
+    52 + i
+}
 /// Cluster: a core has read chunk buffer i.
 #[must_use]
-pub const fn chunk_free(i: u64) -> u64 { 54 + i }
+pub const fn chunk_free(i: u64) -> u64 {
+    54 + i
+}
 
 /// Semaphores that start at other than zero.
 pub const INITIAL: &[(u64, u64)] = &[

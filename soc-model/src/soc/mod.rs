@@ -86,14 +86,15 @@ pub struct Soc {
 }
 
 impl Soc {
-    /// Runs from reset until the job is done.
+    /// Runs from reset until the job is done; `progress` hears how many tokens there are after each.
     ///
     /// # Errors
     /// The fault that ended the run.
-    pub fn run(mut self) -> Result<RunResult, SocFault> {
+    pub fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<RunResult, SocFault> {
         for hart in 0..self.harts.len() {
             self.schedule_hart(hart, Time::ZERO);
         }
+        let mut told = 0;
         while let Some((now, rank, event)) = self.world.chip.queue.pop() {
             match event {
                 Event::Hart(hart) => self.run_hart(now, hart as usize)?,
@@ -106,6 +107,11 @@ impl Soc {
             }
             self.settle(now);
             self.check(now)?;
+            let tokens = self.world.chip.mailbox.tokens.len();
+            if tokens != told {
+                told = tokens;
+                progress(tokens as u64);
+            }
             if self.finished() {
                 return Ok(self.account.finish(&self.world, &self.harts, self.end(now)));
             }

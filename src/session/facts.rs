@@ -1,0 +1,197 @@
+//! From a finished run to the facts reports are made of.
+
+use std::collections::BTreeMap;
+
+use isa::tags::OpKind;
+use npu_model::MacClass;
+use reports::facts::{
+    BootFacts, DramFacts, EnergyFacts, EngineFacts, FirmwareFacts, FormatWork, ModelInfo, Named, OpFacts,
+    Phase, RunFacts, Traffic, ValidityFacts, Workload,
+};
+use sha2::{Digest, Sha256};
+use sim_kernel::{Bytes, Energy, Time};
+use soc_model::soc::{OpResult, RunResult, peak_macs_per_s};
+use traces::image::ImageLayout;
+
+use super::{MemoryModel, RunRequest};
+
+/// SHA-256 of a file's bytes, hexadecimal.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The facts of a run.
+pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256: String) -> RunFacts {
+    let since = |t: Time| t.saturating_sub(r.zero);
+    let first = r.tokens.first().map_or(r.end, |t| t.1);
+    let ops: Vec<OpFacts> = ops(q, r, first);
+    RunFacts {
+        soc: Named { name: q.soc.name.clone(), hash: q.soc.hash() },
+        model: ModelInfo { name: q.model.name.clone(), params: q.model.params(), quant: q.quant.name.to_string() },
+        policy: None,
+        workload: Workload {
+            prompt_tokens: q.prefill_tokens.into(),
+            decode_tokens: q.decode_tokens.into(),
+            context_tokens: q.context_tokens.into(),
+            seed: q.seed,
+        },
+        firmware: FirmwareFacts {
+            sha256,
+            instructions: r.instructions.prefill + r.instructions.decode,
+            decode_instructions: r.instructions.decode,
+            interrupts: r.interrupts,
+            doorbells: r.doorbells,
+        },
+        boot: Some(BootFacts { time: r.zero, energy: r.energy.boot.values().copied().sum() }),
+        token_times: r.tokens.iter().map(|t| since(t.1)).collect(),
+        end: since(r.end),
+        energy: energy(r),
+        work: MacClass::ALL
+            .into_iter()
+            .map(|c| {
+                let work = FormatWork { macs: r.npu.macs[c as usize], peak_macs_per_s: peak_macs_per_s(&q.soc, c) };
+                (c.name().to_owned(), work)
+            })
+            .filter(|(_, w)| w.macs > 0)
+            .collect(),
+        model_macs: Some(model_macs(q, &ops)),
+        area_um2: None,
+        thermal: None,
+        dram: dram(r),
+        cycles: cycles(r),
+        ops,
+        output: None,
+        memory_model: match q.memory_model {
+            MemoryModel::Sampled => reports::facts::MemoryModel::Sampled,
+        },
+        validity: ValidityFacts {
+            band_permille: 250,
+            basis: "sampled memory within 5 % of the exact engine (tested); engines are closed forms; latencies and \
+                    energies are partly class C estimates: see MODEL.md"
+                .to_owned(),
+        },
+        digest: r.digest.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        config: serde_json::json!({
+            "soc": q.soc,
+            "image_bytes": layout.bytes(),
+            "prefill_chunk": super::PREFILL_CHUNK,
+        }),
+    }
+}
+
+fn energy(r: &RunResult) -> EnergyFacts {
+    let sum = |m: &BTreeMap<String, Energy>| m.values().copied().sum::<Energy>();
+    let (prefill, decode) = (sum(&r.energy.prefill), sum(&r.energy.decode));
+    let mut by_component = r.energy.prefill.clone();
+    for (component, energy) in &r.energy.decode {
+        *by_component.entry(component.clone()).or_default() += *energy;
+    }
+    EnergyFacts {
+        total: prefill + decode,
+        prefill,
+        decode,
+        by_component,
+        npu_rail: r.npu_rail,
+        array_vmin: Some(r.array_vmin),
+        peak_microwatts: None,
+    }
+}
+
+fn dram(r: &RunResult) -> DramFacts {
+    let traffic = |read: u64, write: u64| Traffic { read: Bytes::new(read), write: Bytes::new(write) };
+    let [npu, cpu] = r.served;
+    DramFacts {
+        moved: traffic(npu.0 + cpu.0, npu.1 + cpu.1),
+        // Counted by the engines and by the shared cache, not by the memory that served them.
+        requested: BTreeMap::from([
+            ("npu_dma".to_owned(), traffic(r.npu.memory_read, r.npu.memory_written)),
+            ("npu_commands".to_owned(), traffic(r.command_bytes, 0)),
+            ("cpu".to_owned(), traffic(r.cpu_lines[0] * 64, r.cpu_lines[1] * 64)),
+        ]),
+        absorbed: Traffic::default(),
+        decode_read: Bytes::new(r.decode_read_bytes),
+        peak_bytes_per_s: r.peak_bytes_per_s,
+    }
+}
+
+fn cycles(r: &RunResult) -> BTreeMap<String, EngineFacts> {
+    let convert = |e: &soc_model::soc::EngineCycles| EngineFacts { total: e.total, causes: e.causes.clone() };
+    r.cycles.iter().map(|(name, e)| (name.clone(), convert(e))).collect()
+}
+
+fn ops(q: &RunRequest, r: &RunResult, first: Time) -> Vec<OpFacts> {
+    let base = r.ops.iter().map(|o| o.key.pass).min().unwrap_or(0);
+    let chunks =
+        r.ops.iter().filter(|o| Time::new(o.row.start) < first).map(|o| o.key.pass).max().unwrap_or(base);
+    let mut out: Vec<OpFacts> = r.ops.iter().map(|o| op(q, r, o, base, chunks)).collect();
+    out.sort_by_key(|o| o.start);
+    out
+}
+
+fn op(q: &RunRequest, r: &RunResult, o: &OpResult, base: u64, chunks: u64) -> OpFacts {
+    let kind = OpKind::from_code(o.key.tag).unwrap_or(OpKind::None);
+    let prefill = o.key.pass <= chunks;
+    let pass = if prefill {
+        format!("chunk{}", o.key.pass - base)
+    } else {
+        // The token a decode pass makes; the first came from prefill.
+        format!("token{}", o.key.pass - chunks + 1)
+    };
+    let name = if kind.per_layer() {
+        format!("{pass}.layer{}.{}", o.key.mark, kind.name())
+    } else {
+        format!("{pass}.{}", kind.name())
+    };
+    OpFacts {
+        name,
+        kind: kind.name().to_owned(),
+        phase: if prefill { Phase::Prefill } else { Phase::Decode },
+        unit: "npu".to_owned(),
+        start: Time::new(o.row.start).saturating_sub(r.zero),
+        duration: Time::new(o.row.end - o.row.start),
+        macs: o.row.activity.total_macs(),
+        dram_bytes: Bytes::new(o.row.activity.memory_read + o.row.activity.memory_written),
+        energy: o.energy,
+        bound_by: bound_by(q, o).to_owned(),
+    }
+}
+
+/// The resource an operation kept busiest, if it was busy for at least half of its time.
+fn bound_by(q: &RunRequest, o: &OpResult) -> &'static str {
+    let clock = u128::from(q.soc.npu.frequency_hz);
+    let cycles = u128::from(o.row.end - o.row.start) * clock / u128::from(sim_kernel::units::FS_PER_S);
+    let cycles = (cycles * u128::from(q.soc.npu.cores)).max(1);
+    let share = |busy: u64| u128::from(busy) * 100 / cycles;
+    let channels = u64::from(q.soc.npu.dma_in_channels).saturating_sub(1).max(1);
+    let (memory, matrix, vector) =
+        (share(o.row.dram_cycles / channels), share(o.row.busy[1]), share(o.row.busy[2]));
+    let most = memory.max(matrix).max(vector);
+    match most {
+        m if m < 50 => "latency",
+        m if m == matrix => "matrix",
+        m if m == memory => "dram",
+        _ => "vector",
+    }
+}
+
+/// MACs of the model from its shapes. Attention is taken from the run where a chunk has more than one row: how much
+/// of the causal triangle's other half is computed depends on tiles; it must lie between triangle and rectangle.
+fn model_macs(q: &RunRequest, ops: &[OpFacts]) -> u64 {
+    let m = &q.model;
+    let of = |v: u32| u64::from(v);
+    let (hidden, ffn, heads, hd) = (of(m.hidden), of(m.ffn), of(m.heads), of(m.head_dim));
+    let dense = hidden * (heads + 2 * of(m.kv_heads)) * hd + heads * hd * hidden + 3 * hidden * ffn;
+    let (rows, steps) = (of(q.prefill_tokens), of(q.decode_tokens) - 1);
+    let layers = of(m.layers);
+    let linear = (rows + steps) * dense * layers + (steps + 1) * hidden * of(m.vocab);
+    let start = of(q.context_tokens);
+    let pairs = |from: u64, n: u64| (from + 1..=from + n).sum::<u64>();
+    let per_pair = 2 * heads * hd * layers;
+    let decode = pairs(start + rows, steps) * per_pair;
+    let triangle = pairs(start, rows) * per_pair;
+    let rectangle = rows * (start + rows) * per_pair;
+    let measured: u64 =
+        ops.iter().filter(|o| o.kind == "attention" && o.phase == Phase::Prefill).map(|o| o.macs).sum();
+    linear + decode + measured.clamp(triangle, rectangle)
+}

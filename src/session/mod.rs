@@ -1,0 +1,134 @@
+//! One run: what is asked of the simulator and what comes back. The seam between the command line and the chip.
+
+mod facts;
+mod host;
+
+use std::path::{Path, PathBuf};
+
+use reports::{HostFacts, RunRecord};
+use sim_kernel::Stream;
+use soc_model::config::SocConfig;
+use soc_model::soc::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder, SocFault};
+use traces::image::ImageLayout;
+use traces::workload::{ModelSpec, QuantScheme};
+
+use crate::error::CliError;
+
+/// The firmware that ships with presil.
+const FIRMWARE: &[u8] = include_bytes!("../../firmware/prebuilt/firmware.elf");
+/// Most rows of a prefill chunk unless a policy says otherwise.
+pub const PREFILL_CHUNK: u32 = 128;
+
+/// How memory is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryModel {
+    /// Every command of a systematic sample of the traffic, extrapolated between samples.
+    Sampled,
+}
+
+/// Everything that decides the result of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRequest {
+    /// The chip.
+    pub soc: SocConfig,
+    /// The model.
+    pub model: ModelSpec,
+    /// How it is quantised.
+    pub quant: QuantScheme,
+    /// Prompt tokens, at least 1.
+    pub prefill_tokens: u32,
+    /// Tokens made, the one from prefill included, at least 1.
+    pub decode_tokens: u32,
+    /// Tokens resident before the prompt.
+    pub context_tokens: u32,
+    /// How memory is timed.
+    pub memory_model: MemoryModel,
+    /// Firmware to run instead of the built-in one.
+    pub firmware: Option<PathBuf>,
+    /// Seed of every random stream.
+    pub seed: u64,
+}
+
+/// What a run returns.
+#[derive(Clone, Debug)]
+pub struct RunOutcome {
+    /// The record.
+    pub record: RunRecord,
+    /// Host time and events: not part of the record, which is the same on every machine.
+    pub host: HostFacts,
+}
+
+/// Builds the chip, loads the model and runs it to the last token. `progress` hears of every token.
+///
+/// # Errors
+/// If the input does not fit the chip, the modelled software faults, or a conservation law is broken.
+pub fn run(request: &RunRequest, progress: &mut dyn FnMut(u64)) -> Result<RunOutcome, CliError> {
+    let clock = host::Stopwatch::start();
+    let firmware = firmware(request.firmware.as_deref())?;
+    let sha256 = facts::sha256(&firmware.elf);
+    let layout = ImageLayout::new(&request.model, &request.quant)?;
+    let soc = builder(request, firmware, &layout).build().map_err(build_error)?;
+    let result = soc.run(progress).map_err(|e: SocFault| CliError::Simulation(e.to_string()))?;
+    let host = HostFacts { host_ns: clock.nanoseconds(), events: result.events };
+    let facts = facts::facts(request, &layout, &result, sha256);
+    let record = RunRecord::from_facts(&facts).map_err(|laws| {
+        let all: Vec<String> = laws.iter().map(ToString::to_string).collect();
+        CliError::Simulation(format!("a conservation law is broken:\n  {}", all.join("\n  ")))
+    })?;
+    Ok(RunOutcome { record, host })
+}
+
+fn build_error(e: BuildError) -> CliError {
+    CliError::input(e.to_string())
+}
+
+fn firmware(path: Option<&Path>) -> Result<FirmwareImage, CliError> {
+    match path {
+        None => Ok(FirmwareImage { place: "built-in".to_owned(), elf: FIRMWARE.to_vec() }),
+        Some(path) => {
+            let place = path.display().to_string();
+            let elf =
+                std::fs::read(path).map_err(|e| CliError::input(format!("{place}: cannot be read: {e}")))?;
+            Ok(FirmwareImage { place, elf })
+        }
+    }
+}
+
+/// The chip for a request: prompt ids drawn from the seed, memory sized for the job.
+fn builder(request: &RunRequest, firmware: FirmwareImage, layout: &ImageLayout) -> SocBuilder {
+    let mut ids = Stream::new(request.seed, "session", "prompt ids");
+    let vocab = u64::from(request.model.vocab);
+    let prompt = (0..request.prefill_tokens)
+        .map(|_| u32::try_from(ids.below(vocab)).expect("a vocabulary fits 32 bits"))
+        .collect();
+    SocBuilder {
+        config: request.soc.clone(),
+        firmware,
+        model: ModelImage {
+            bytes: layout.bytes(),
+            stored: layout.stored(),
+            functional: false,
+            bulk_bytes: bulk_bytes(request),
+            vocab,
+        },
+        job: Job {
+            prompt,
+            decode: request.decode_tokens.into(),
+            context: request.context_tokens.into(),
+            chunk: PREFILL_CHUNK,
+            ids: Vec::new(),
+            seed: request.seed,
+        },
+        reversed: false,
+    }
+}
+
+/// Keys and values, activations of a spilled prefill chunk, logits.
+fn bulk_bytes(r: &RunRequest) -> u64 {
+    let m = &r.model;
+    let positions = u64::from(r.context_tokens) + u64::from(r.prefill_tokens) + u64::from(r.decode_tokens);
+    let positions = positions.div_ceil(16) * 16;
+    let kv = u64::from(m.kv_heads) * u64::from(m.head_dim) * 4 * positions * u64::from(m.layers);
+    let spill = u64::from(PREFILL_CHUNK) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 2);
+    kv + spill + u64::from(m.vocab) * 4 + 64 * 1024
+}
