@@ -131,6 +131,13 @@ impl Engine {
             Self::Burst(e) => e.offer(r, done),
         }
     }
+    /// False if a read would be refused; the oracle is simply asked.
+    fn has_read_room(&self) -> bool {
+        match self {
+            Self::Tick(_) => true,
+            Self::Burst(e) => e.has_room(false, false),
+        }
+    }
     fn tick(&mut self, done: &mut Vec<Done>) {
         match self {
             Self::Tick(e) => e.tick(done),
@@ -191,6 +198,9 @@ pub fn measure(standard: &Standard, c: Controller, map: &AddressMap, path: Path,
             }
             if now < t.due + 1 && t.due > 0 {
                 wake = t.due + 1;
+                break;
+            }
+            if !t.write && !engine.has_read_room() {
                 break;
             }
             let tag = u32::try_from(index % 4096).expect("below 4096");
