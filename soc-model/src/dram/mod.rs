@@ -143,3 +143,54 @@ pub struct Commands {
     /// Reads answered from the write buffer, and writes merged into it.
     pub forwarded: u64,
 }
+
+impl Commands {
+    /// Adds `times` times what `after` has more than `before`.
+    pub fn add_scaled(&mut self, after: &Self, before: &Self, times: u64) {
+        let fields = |c: &Self| {
+            [
+                c.reads,
+                c.writes,
+                c.activates,
+                c.precharges,
+                c.precharges_all,
+                c.refreshes,
+                c.syncs,
+                c.row_hits,
+                c.row_misses,
+                c.row_conflicts,
+                c.forwarded,
+            ]
+        };
+        let (after, before, mut sum) = (fields(after), fields(before), fields(self));
+        for (s, (a, b)) in sum.iter_mut().zip(after.iter().zip(before)) {
+            *s += (a - b) * times;
+        }
+        let [
+            reads,
+            writes,
+            activates,
+            precharges,
+            precharges_all,
+            refreshes,
+            syncs,
+            row_hits,
+            row_misses,
+            row_conflicts,
+            forwarded,
+        ] = sum;
+        *self = Self {
+            reads,
+            writes,
+            activates,
+            precharges,
+            precharges_all,
+            refreshes,
+            syncs,
+            row_hits,
+            row_misses,
+            row_conflicts,
+            forwarded,
+        };
+    }
+}

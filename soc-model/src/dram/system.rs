@@ -501,7 +501,9 @@ impl MemorySystem {
         let t = self.timings;
         let place = self.sampler.map.place(local);
         let bank = usize::from(place.bank);
-        let (open, loaded) = (self.channels[index].rows[bank], !self.channels[index].subs.is_empty());
+        let open = self.channels[index].rows[bank];
+        // Flows that will be gone by `now` do not delay a line, nor it them.
+        let loaded = !self.channels[index].subs.is_empty() && self.channels[index].next > now.get();
         let hit = open == place.row;
         let (opening, slots) = match (hit, open == NO_ROW) {
             (true, _) => (0, 2 * t.ccd_s),
