@@ -12,11 +12,13 @@
 //! Source: JESD209-5 timing tables as quoted in the presets; controller rules of Ramulator 2.1's LPDDR5 model.
 
 pub mod burst;
+pub mod config;
 pub mod energy;
 pub mod interleave;
 pub mod map;
 pub mod replay;
 pub mod replay_io;
+mod ring;
 pub mod sample;
 pub mod standard;
 pub mod streams;
@@ -24,9 +26,10 @@ pub mod system;
 pub mod tick;
 
 pub use burst::BurstChannel;
+pub use config::{DramConfig, DramConfigError, MemoryStats};
 pub use map::AddressMap;
 pub use standard::{Standard, Timings};
-pub use system::{DramConfig, FlowId, MemoryStats, MemorySystem, Qos};
+pub use system::{FlowId, MemorySystem, Qos};
 pub use tick::TickChannel;
 
 /// Banks of a channel: four groups of four.
