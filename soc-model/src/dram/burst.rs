@@ -118,6 +118,12 @@ impl BurstChannel {
         self.now
     }
 
+    /// Other constraints from the next CK on; those already running keep their ends.
+    pub fn retime(&mut self, t: Timings) {
+        self.t = t;
+        self.next_event = self.now;
+    }
+
     /// Commands issued so far.
     #[must_use]
     pub fn commands(&self) -> &Commands {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  flows, CPU lines ──► MemorySystem (system.rs) ──► per-channel capacity, measured by
-//!                                                    burst.rs (event-skipping engine, equal to)
+//!                                                    burst.rs (event-skipping engine, equal to tick)
+//!             or ExactMemory (exact.rs) ───────────► every burst in burst.rs, no sampling
 //!  replayed streams ──► replay.rs ─────────────────► tick.rs (plain every-CK oracle)
 //!  address ──► map.rs ──► bank, row, column          timings: standard.rs, presets/dram/*.toml
 //! ```
@@ -14,6 +15,7 @@
 pub mod burst;
 pub mod config;
 pub mod energy;
+pub mod exact;
 pub mod interleave;
 pub mod map;
 pub mod replay;
@@ -27,6 +29,7 @@ pub mod tick;
 
 pub use burst::BurstChannel;
 pub use config::{DramConfig, DramConfigError, MemoryStats};
+pub use exact::ExactMemory;
 pub use map::AddressMap;
 pub use standard::{Standard, Timings};
 pub use system::{FlowId, MemorySystem, Qos};

@@ -39,6 +39,12 @@ pub enum Qos {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(u64);
 
+impl FlowId {
+    pub(super) const fn new(id: u64) -> Self {
+        Self(id)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Flow {
     id: u64,
@@ -610,6 +616,11 @@ impl MemorySystem {
         let rate = bytes * u128::from(self.ck_hz) / u128::from(s.ck);
         let line = u128::from(s.probe_ck) * u128::from(FS_PER_S)
             / (u128::from(s.probes.max(1)) * u128::from(self.ck_hz));
+        // Probes fall between refreshes; a line meets one, drained for about nRC, with this mean wait.
+        let t = &self.timings;
+        let blocked = t.rfc_ab + t.rc;
+        let refresh_ck = if self.cfg.controller.refresh { blocked * blocked / (2 * t.refi) } else { 0 };
+        let line = line + u128::from(refresh_ck) * u128::from(FS_PER_S) / u128::from(self.ck_hz);
         e.bytes_per_s = u64::try_from(rate).expect("a bandwidth");
         e.line_fs = u64::try_from(line).expect("a latency");
         e.activates_scaled =
