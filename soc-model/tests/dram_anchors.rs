@@ -163,6 +163,26 @@ fn transaction_latencies_are_those_recorded() {
 }
 
 #[test]
+fn the_sampled_path_is_within_two_percent_of_the_burst_path() {
+    for kind in StreamKind::ALL {
+        let count = if kind == StreamKind::Strided { 400_000 } else { 2_000_000 };
+        let (m, exact) = run(Path::Burst, kind, count, Load::Saturating, true);
+        let (n, sampled) = run(Path::Sampled, kind, count, Load::Saturating, true);
+        assert_eq!(sampled.path, "sampled");
+        let percent = |a: f64, b: f64| (a / b - 1.0).abs() * 100.0;
+        let ck = percent(n.ck_cycles as f64, m.ck_cycles as f64);
+        let (a, b) = (sampled.read_latency_ns.unwrap().mean, exact.read_latency_ns.unwrap().mean);
+        assert!(ck < 2.0 && percent(a, b) < 3.0, "{}: {ck} % time, latency {a} against {b}", kind.name());
+        let bursts = |r: &ReplayResult| (r.row_hits + r.row_misses + r.row_conflicts) as f64;
+        assert!(percent(bursts(&sampled), bursts(&exact)) < 1.0, "{sampled:?} {exact:?}");
+        assert!(percent(sampled.energy_j, exact.energy_j) < 2.0, "{sampled:?} {exact:?}");
+    }
+    let (_, short) = run(Path::Sampled, StreamKind::SeqRead, 10_000, Load::Saturating, true);
+    let (_, open) = run(Path::Sampled, StreamKind::SeqRead, 10_000, Load::Fraction(500_000), true);
+    assert_eq!((short.path, open.path), ("burst", "burst"), "run in full, and said so");
+}
+
+#[test]
 fn an_empty_trace_takes_no_time() {
     let standard = Standard::named("lpddr5-6400").unwrap();
     let map = AddressMap::named_or_parsed("map-a").unwrap();

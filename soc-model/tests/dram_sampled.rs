@@ -4,7 +4,7 @@ mod dram_exact;
 
 use dram_exact::{Transfer, exact, workload};
 use sim_kernel::{Bytes, Time};
-use soc_model::dram::{AddressMap, Controller, DramConfig, MemorySystem, Qos, Standard};
+use soc_model::dram::{AddressMap, Controller, DramConfig, ExactMemory, MemorySystem, Qos, Standard};
 
 fn config(channels: u32, interleave: u64, grant: u64, map: &str) -> DramConfig {
     DramConfig {
@@ -239,4 +239,67 @@ fn an_empty_flow_completes_and_configurations_are_checked() {
     assert_eq!(memory.finish_until(Time::from_ns(1000)).first().map(|f| f.1), Some(id));
     let bad = DramConfig { channels: 0, grant_bytes: 100, frequency_permille: 0, ..cfg };
     assert_eq!(bad.validate().unwrap_err().len(), 3);
+}
+
+/// The closed loop on the memory that simulates every burst; returns its end.
+fn in_full(cfg: &DramConfig, workers: &[Vec<Transfer>]) -> (Time, ExactMemory) {
+    let mut memory = ExactMemory::new(cfg.clone());
+    let mut at = vec![0usize; workers.len()];
+    let mut owner = Vec::new();
+    for (w, list) in workers.iter().enumerate() {
+        owner.push((memory.start_flow(Time::ZERO, &list[0].runs, list[0].write, Qos::Bulk, u64::MAX), w));
+    }
+    let (mut out, mut end) = (Vec::new(), Time::ZERO);
+    while let Some(now) = memory.next_completion() {
+        out.clear();
+        memory.finish_into(now, &mut out);
+        for (time, id) in &out {
+            let (_, w) = owner.remove(owner.iter().position(|o| o.0 == *id).unwrap());
+            end = end.max(*time);
+            at[w] += 1;
+            if let Some(t) = workers[w].get(at[w]) {
+                owner.push((memory.start_flow(now, &t.runs, t.write, Qos::Bulk, u64::MAX), w));
+            }
+        }
+    }
+    assert!(memory.quiescent());
+    (end, memory)
+}
+
+#[test]
+fn the_memory_in_full_is_the_closed_loop_in_full() {
+    let cfg = config(4, 1024, 4096, "map-bg8-xor");
+    for (workers, writers) in [(1, 0), (4, 1), (12, 0), (12, 4)] {
+        let work = workload(workers, writers, 4 << 20, &SIZES, 11);
+        let reference = i128::from(exact(&cfg, &work)) * 1_000_000_000_000_000 / i128::from(cfg.ck_hz());
+        let (end, memory) = in_full(&cfg, &work);
+        let permyriad = (i128::from(end.get()) - reference) * 10_000 / reference;
+        assert!(permyriad.abs() <= 50, "{workers}/{writers}: {permyriad}");
+        let stats = memory.stats();
+        let asked: u64 = work.iter().flatten().flat_map(|t| &t.runs).map(|r| r.1).sum();
+        assert_eq!(stats.npu.read_bytes + stats.npu.write_bytes, asked);
+    }
+}
+
+#[test]
+fn lines_under_load_take_as_long_sampled_as_in_full() {
+    let cfg = config(4, 1024, 4096, "map-bg8-xor");
+    let mut sampled = MemorySystem::new(cfg.clone(), 1);
+    let mut full = ExactMemory::new(cfg);
+    for i in 0..12u64 {
+        let run = [((i * 7919) << 16, 1 << 20)];
+        sampled.start_flow(Time::ZERO, &run, false, Qos::Bulk, u64::MAX);
+        full.start_flow(Time::ZERO, &run, false, Qos::Bulk, u64::MAX);
+    }
+    let (mut a, mut b) = (0, 0);
+    let lines = 200u64;
+    for i in 0..lines {
+        let now = Time::from_ns(5_000 + 200 * i);
+        let offset = (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) << 6;
+        assert!(full.finish_until(now).is_empty() && sampled.finish_until(now).is_empty());
+        a += (sampled.access_line(now, offset, false) - now).as_ns();
+        b += (full.access_line(now, offset, false) - now).as_ns();
+    }
+    let percent = a.abs_diff(b) * 100 / b;
+    assert!(percent <= 15, "mean {} ns sampled, {} ns in full", a / lines, b / lines);
 }

@@ -12,148 +12,10 @@
     reason = "bank numbers, ring positions and calendar slots are masked to their width where they are made"
 )]
 
+use super::ring::{Ring, Slot};
 use super::{BANKS, Commands, Controller, Done, GROUPS, Request, Timings, URGENT_RESERVE};
 
-const SLOTS: u32 = 64;
 const CALENDAR: usize = 1024;
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    request: Request,
-    sequence: u64,
-    accepted: u64,
-}
-
-/// A buffer whose slots are in age order, counted from `head`.
-#[derive(Clone, Debug)]
-struct Ring {
-    head: u32,
-    next: u32,
-    live: u64,
-    urgent: u64,
-    counted: u64,
-    all: [u64; BANKS],
-    hits: [u64; BANKS],
-    /// Banks with a request, and banks with a row hit.
-    banks: u16,
-    hit_banks: u16,
-    slots: [Slot; SLOTS as usize],
-}
-
-impl Ring {
-    fn new() -> Self {
-        Self {
-            head: 0,
-            next: 0,
-            live: 0,
-            urgent: 0,
-            counted: 0,
-            all: [0; BANKS],
-            hits: [0; BANKS],
-            banks: 0,
-            hit_banks: 0,
-            slots: [Slot::default(); SLOTS as usize],
-        }
-    }
-
-    fn len(&self) -> u32 {
-        self.live.count_ones()
-    }
-
-    /// The oldest of a set of slots.
-    fn oldest(&self, set: u64) -> usize {
-        ((set.rotate_right(self.head & (SLOTS - 1)).trailing_zeros() + self.head) & (SLOTS - 1)) as usize
-    }
-
-    fn push(&mut self, slot: Slot, hit: bool) {
-        if self.live == 0 {
-            self.head = self.next;
-        } else if self.next.wrapping_sub(self.head) >= SLOTS {
-            let gap = self.live.rotate_right(self.head & (SLOTS - 1)).trailing_zeros();
-            self.head = self.head.wrapping_add(gap);
-            if gap == 0 {
-                self.compact();
-            }
-        }
-        let position = (self.next & (SLOTS - 1)) as usize;
-        self.next = self.next.wrapping_add(1);
-        self.put(position, slot, hit);
-        self.counted &= !(1 << position);
-    }
-
-    fn put(&mut self, position: usize, slot: Slot, hit: bool) {
-        let bit = 1u64 << position;
-        let bank = usize::from(slot.request.place.bank);
-        self.live |= bit;
-        self.all[bank] |= bit;
-        self.banks |= 1 << bank;
-        if hit {
-            self.hits[bank] |= bit;
-            self.hit_banks |= 1 << bank;
-        }
-        if slot.request.urgent {
-            self.urgent |= bit;
-        }
-        self.slots[position] = slot;
-    }
-
-    /// Closes the holes that out-of-order departures left; rare.
-    #[cold]
-    fn compact(&mut self) {
-        let old = self.clone();
-        (self.live, self.urgent, self.counted, self.banks, self.hit_banks) = (0, 0, 0, 0, 0);
-        (self.all, self.hits) = ([0; BANKS], [0; BANKS]);
-        (self.head, self.next) = (0, 0);
-        let mut rest = old.live;
-        while rest != 0 {
-            let from = old.oldest(rest);
-            rest &= !(1 << from);
-            let slot = old.slots[from];
-            let to = self.next as usize;
-            self.put(to, slot, old.hits[usize::from(slot.request.place.bank)] >> from & 1 == 1);
-            self.counted |= (old.counted >> from & 1) << to;
-            self.next += 1;
-        }
-    }
-
-    fn remove(&mut self, position: usize) -> Slot {
-        let bit = 1u64 << position;
-        let slot = self.slots[position];
-        let bank = usize::from(slot.request.place.bank);
-        self.live &= !bit;
-        self.urgent &= !bit;
-        self.all[bank] &= !bit;
-        self.hits[bank] &= !bit;
-        if self.all[bank] == 0 {
-            self.banks &= !(1 << bank);
-        }
-        if self.hits[bank] == 0 {
-            self.hit_banks &= !(1 << bank);
-        }
-        slot
-    }
-
-    fn opened(&mut self, bank: usize, row: u32) {
-        let mut rest = self.all[bank];
-        let mut hits = 0;
-        while rest != 0 {
-            let position = rest.trailing_zeros();
-            rest &= rest - 1;
-            if self.slots[position as usize].request.place.row == row {
-                hits |= 1 << position;
-            }
-        }
-        self.hits[bank] = hits;
-        if hits != 0 {
-            self.hit_banks |= 1 << bank;
-        }
-    }
-
-    fn closed(&mut self, bank: usize) {
-        self.hits[bank] = 0;
-        self.hit_banks &= !(1 << bank);
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Queue {
@@ -198,7 +60,7 @@ pub struct BurstChannel {
     maintenance: u32,
     next_refresh: u64,
     write_mode: bool,
-    calendar: Vec<u64>,
+    calendar: Box<[u64; CALENDAR]>,
     calendar_used: [u64; CALENDAR / 64],
     commands: Commands,
 }
@@ -244,7 +106,7 @@ impl BurstChannel {
             maintenance: 0,
             next_refresh: if c.refresh { t.refi - 1 } else { u64::MAX },
             write_mode: false,
-            calendar: vec![0; CALENDAR],
+            calendar: Box::new([0; CALENDAR]),
             calendar_used: [0; CALENDAR / 64],
             commands: Commands::default(),
         }
@@ -254,6 +116,12 @@ impl BurstChannel {
     #[must_use]
     pub fn now(&self) -> u64 {
         self.now
+    }
+
+    /// Other constraints from the next CK on; those already running keep their ends.
+    pub fn retime(&mut self, t: Timings) {
+        self.t = t;
+        self.next_event = self.now;
     }
 
     /// Commands issued so far.
@@ -285,6 +153,7 @@ impl BurstChannel {
 
     /// Whether a request of this kind finds room.
     #[must_use]
+    #[inline]
     pub fn has_room(&self, write: bool, urgent: bool) -> bool {
         if write {
             self.writes.len() < self.c.write_buffer
@@ -294,10 +163,14 @@ impl BurstChannel {
     }
 
     /// Takes a request in this CK, before `tick`; false if its buffer is full.
+    #[inline]
     pub fn offer(&mut self, request: Request, done: &mut Vec<Done>) -> bool {
         let bank = usize::from(request.place.bank);
         let room = self.has_room(request.write, request.urgent);
-        if self.writes.banks >> bank & 1 == 1 && (room || request.write) && self.is_queued_write(request) {
+        if !room && !request.write {
+            return false;
+        }
+        if self.writes.banks >> bank & 1 == 1 && self.is_queued_write(request) {
             self.commands.forwarded += 1;
             let at = if request.write { self.now } else { self.now + 1 };
             done.push(Done { tag: request.tag, write: request.write, accepted: self.now, done: at });
@@ -330,6 +203,7 @@ impl BurstChannel {
     }
 
     /// Simulates one CK; bursts issued in it are appended to `done`.
+    #[inline]
     pub fn tick(&mut self, done: &mut Vec<Done>) {
         self.turn_calendar();
         if self.now == self.next_refresh {
@@ -341,6 +215,13 @@ impl BurstChannel {
         self.now += 1;
     }
 
+    #[inline]
+    fn defer(&mut self, was: u64, at: u64, bank: usize, shift: u32) {
+        self.calendar[was as usize % CALENDAR] &= !(1u64 << (bank as u32 + shift));
+        self.schedule(at, bank, shift);
+    }
+
+    #[inline]
     fn schedule(&mut self, at: u64, bank: usize, shift: u32) {
         debug_assert!(at > self.now && at - self.now < CALENDAR as u64, "within the calendar");
         let slot = at as usize % CALENDAR;
@@ -348,28 +229,14 @@ impl BurstChannel {
         self.calendar_used[slot / 64] |= 1 << (slot % 64);
     }
 
+    #[inline]
     fn turn_calendar(&mut self) {
         let slot = self.now as usize % CALENDAR;
-        let due = self.calendar[slot];
-        if due == 0 {
-            return;
-        }
-        self.calendar[slot] = 0;
+        let due = std::mem::take(&mut self.calendar[slot]);
         self.calendar_used[slot / 64] &= !(1 << (slot % 64));
         self.column_ok |= (due >> COLUMN_SHIFT) as u16;
-        self.pre_ok |= self.still_due((due >> PRE_SHIFT) as u16, &self.pre_at);
-        self.act_ok |= self.still_due((due >> ACT_SHIFT) as u16, &self.act_at);
-    }
-
-    /// Of the banks whose calendar entry came up, those not deferred since.
-    fn still_due(&self, banks: u16, at: &[u64; BANKS]) -> u16 {
-        let (mut rest, mut ok) = (banks, 0);
-        while rest != 0 {
-            let bank = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            ok |= u16::from(at[bank] <= self.now) << bank;
-        }
-        ok
+        self.pre_ok |= (due >> PRE_SHIFT) as u16;
+        self.act_ok |= (due >> ACT_SHIFT) as u16;
     }
 
     /// Earliest CK after `now` at which a timing constraint ends or a refresh falls due.
@@ -384,6 +251,14 @@ impl BurstChannel {
             consider(self.read_at[g]);
             consider(self.write_at[g]);
         }
+        if next == self.now + 1 {
+            return next;
+        }
+        let mut consider = |at: u64| {
+            if at > self.now {
+                next = next.min(at);
+            }
+        };
         consider(self.act_any_at);
         consider(self.pre_any_at);
         consider(self.refresh_at);
@@ -406,6 +281,7 @@ impl BurstChannel {
     }
 
     /// Banks in which a RD, or a WR, satisfies bus and bank-group timing now.
+    #[inline]
     fn legal_groups(&self, at: &[u64; GROUPS]) -> u16 {
         let mut banks = 0;
         for (g, &ck) in at.iter().enumerate() {
@@ -414,6 +290,7 @@ impl BurstChannel {
         banks
     }
 
+    #[inline]
     fn step(&mut self, done: &mut Vec<Done>) -> bool {
         if self.opening != 0 && self.now >= self.opened_at + self.t.aad {
             self.opening = 0;
@@ -459,6 +336,7 @@ impl BurstChannel {
         best.map(|(_, _, bank)| bank)
     }
 
+    #[inline]
     fn serve_buffer(&mut self, columns: u16, done: &mut Vec<Done>) -> bool {
         let writes = self.writes.len();
         if self.impatient_at() <= self.now {
@@ -484,21 +362,20 @@ impl BurstChannel {
                 rest &= rest - 1;
             }
         }
-        let mut others = 0u64;
+        // Banks to close or to open: the two sets are disjoint, and a closed bank has no hits.
+        let mut rest = 0;
         if self.now >= self.pre_any_at {
-            let mut rest = self.open & self.pre_ok & !self.active & ring.banks;
-            while rest != 0 {
-                let bank = rest.trailing_zeros() as usize;
-                rest &= rest - 1;
-                others |= ring.all[bank] & !ring.hits[bank];
-            }
+            rest |= self.open & self.pre_ok & !self.active;
         }
         if self.opening == 0 && self.now >= self.act_any_at {
-            let mut rest = !self.open & self.act_ok & ring.banks;
-            while rest != 0 {
-                others |= ring.all[rest.trailing_zeros() as usize];
-                rest &= rest - 1;
-            }
+            rest |= !self.open & self.act_ok;
+        }
+        rest &= ring.banks;
+        let mut others = 0u64;
+        while rest != 0 {
+            let bank = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            others |= ring.all[bank] & !ring.hits[bank];
         }
         let ready = hits | others;
         if ready == 0 {
@@ -530,6 +407,7 @@ impl BurstChannel {
         if queue == Queue::Write { &mut self.writes } else { &mut self.reads }
     }
 
+    #[inline]
     fn precharge(&mut self, queue: Queue, position: usize) {
         let ring = self.ring(queue);
         let fresh = ring.counted >> position & 1 == 0;
@@ -542,18 +420,20 @@ impl BurstChannel {
         self.refresh_at = self.refresh_at.max(self.now + self.t.rp_pb);
     }
 
+    #[inline]
     fn close(&mut self, bank: usize, recovery: u64) {
         self.open &= !(1 << bank);
         self.reads.closed(bank);
         self.writes.closed(bank);
         let at = self.now + recovery;
         if at > self.act_at[bank] {
-            self.act_at[bank] = at;
+            let was = std::mem::replace(&mut self.act_at[bank], at);
             self.act_ok &= !(1 << bank);
-            self.schedule(at, bank, ACT_SHIFT);
+            self.defer(was, at, bank, ACT_SHIFT);
         }
     }
 
+    #[inline]
     fn activate(&mut self, queue: Queue, position: usize) {
         let (now, t) = (self.now, self.t);
         let ring = self.ring(queue);
@@ -572,10 +452,11 @@ impl BurstChannel {
         self.writes.opened(bank, row);
         (self.column_ok, self.pre_ok, self.act_ok) =
             (self.column_ok & !bit, self.pre_ok & !bit, self.act_ok & !bit);
+        let (pre_was, act_was) = (self.pre_at[bank], self.act_at[bank]);
         (self.pre_at[bank], self.act_at[bank]) = (now + t.ras, now + t.rc);
         self.schedule(now + t.rcd, bank, COLUMN_SHIFT);
-        self.schedule(now + t.ras, bank, PRE_SHIFT);
-        self.schedule(now + t.rc, bank, ACT_SHIFT);
+        self.defer(pre_was, now + t.ras, bank, PRE_SHIFT);
+        self.defer(act_was, now + t.rc, bank, ACT_SHIFT);
         self.act1_times[self.act1_next] = now;
         self.act1_next = (self.act1_next + 1) % 4;
         self.act1_count += 1;
@@ -615,6 +496,7 @@ impl BurstChannel {
     }
 
     /// RD or WR, or the CAS that must precede it while WCK is not running.
+    #[inline]
     fn start_column(&mut self, queue: Queue, index: usize, done: &mut Vec<Done>) {
         if queue != Queue::Active {
             let ring = self.ring(queue);
@@ -630,6 +512,7 @@ impl BurstChannel {
         }
     }
 
+    #[inline]
     fn issue_column(&mut self, queue: Queue, index: usize, done: &mut Vec<Done>) {
         let slot = if queue == Queue::Active {
             self.active &= !(1 << index);
@@ -658,9 +541,9 @@ impl BurstChannel {
         let at = if write { now } else { now + t.read_latency() };
         let bank = usize::from(place.bank);
         if now + to_pre > self.pre_at[bank] {
-            self.pre_at[bank] = now + to_pre;
+            let was = std::mem::replace(&mut self.pre_at[bank], now + to_pre);
             self.pre_ok &= !(1 << bank);
-            self.schedule(now + to_pre, bank, PRE_SHIFT);
+            self.defer(was, now + to_pre, bank, PRE_SHIFT);
         }
         self.commands.reads += u64::from(!write);
         self.commands.writes += u64::from(write);

@@ -8,6 +8,7 @@
 //!
 //! Models: any linear bit map, with XOR terms. Does not model: division by numbers that are not powers of two.
 //! Source: map-a and map-32 are the two maps of our reference measurements; the others are our own.
+#![allow(clippy::cast_possible_truncation, reason = "places are packed and unpacked field by field")]
 
 use super::Place;
 
@@ -152,7 +153,15 @@ pub struct AddressMap {
     pieces: Vec<Piece>,
     xors: Vec<Xor>,
     bits: u32,
+    /// The map is linear over GF(2): the place of an address is the XOR of the places of its parts.
+    parts: Vec<u64>,
 }
+
+/// Address bits looked up at once, and how many such parts cover the largest channel.
+const PART_BITS: u32 = 9;
+const PARTS: u32 = 4;
+/// Largest channel: 2 TiB.
+const MOST_BITS: u32 = 5 + PART_BITS * PARTS;
 
 /// Names and definitions of the built-in maps.
 pub const MAPS: [(&str, &str); 5] = [
@@ -256,9 +265,20 @@ impl AddressMap {
                 return Err(MapError::Width { field: x.target.name(), bits: have, expected: want });
             }
         }
-        let map = Self { pieces, xors, bits };
-        map.check_bijective()?;
-        Ok(map)
+        let map = Self { pieces, xors, bits, parts: Vec::new() };
+        map.checked()
+    }
+
+    fn checked(mut self) -> Result<Self, MapError> {
+        self.check_bijective()?;
+        if self.bits > MOST_BITS {
+            return Err(MapError::Width { field: "row", bits: self.bits, expected: MOST_BITS });
+        }
+        self.parts = (0..PARTS)
+            .flat_map(|part| (0..1u64 << PART_BITS).map(move |value| value << (5 + part * PART_BITS)))
+            .map(|address| pack(self.place_by_fields(address & ((1 << self.bits) - 1))))
+            .collect();
+        Ok(self)
     }
 
     /// Gaussian elimination over GF(2): every place bit as a set of address bits.
@@ -309,8 +329,7 @@ impl AddressMap {
         map.bits = bits;
         let rows: u32 = map.pieces.iter().filter(|p| p.field == Field::Row).map(|p| p.width).sum();
         map.xors.retain(|x| x.source != Field::Row || x.low + x.width <= rows);
-        map.check_bijective()?;
-        Ok(map)
+        map.checked()
     }
 
     /// Address bits the map covers.
@@ -321,7 +340,19 @@ impl AddressMap {
 
     /// Place of a channel-local byte address; addresses wrap at the capacity.
     #[must_use]
+    #[inline]
     pub fn place(&self, address: u64) -> Place {
+        let parts: &[u64; (PARTS << PART_BITS) as usize] =
+            self.parts.as_slice().try_into().expect("built with the map");
+        let part = |n: u32| {
+            let value = (address >> (5 + n * PART_BITS)) & ((1 << PART_BITS) - 1);
+            parts[(u64::from(n) << PART_BITS | value) as usize]
+        };
+        let packed = part(0) ^ part(1) ^ part(2) ^ part(3);
+        Place { bank: (packed >> 16) as u8, row: (packed >> 32) as u32, column: packed as u16 }
+    }
+
+    fn place_by_fields(&self, address: u64) -> Place {
         let mut fields = [0u64; 5];
         for p in &self.pieces {
             fields[p.field as usize] |= ((address >> p.low) & ((1 << p.width) - 1)) << p.to;
@@ -341,6 +372,10 @@ impl AddressMap {
             column: u16::try_from(fields[Field::Column as usize]).expect("six bits"),
         }
     }
+}
+
+const fn pack(p: Place) -> u64 {
+    (p.row as u64) << 32 | (p.bank as u64) << 16 | p.column as u64
 }
 
 /// `high:low` or a single bit, as (low, width).
@@ -363,6 +398,7 @@ mod tests {
             let mut seen = vec![false; 1 << 19];
             for address in (0..1u64 << 24).step_by(32) {
                 let p = map.place(address);
+                assert_eq!(p, map.place_by_fields(address));
                 let index = (p.row as usize) << 10 | usize::from(p.bank) << 6 | usize::from(p.column);
                 assert!(!seen[index], "{name}: two addresses at {p:?}");
                 seen[index] = true;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  flows, CPU lines ──► MemorySystem (system.rs) ──► per-channel capacity, measured by
-//!                                                    burst.rs (event-skipping engine, equal to)
+//!                                                    burst.rs (event-skipping engine, equal to tick)
+//!             or ExactMemory (exact.rs) ───────────► every burst in burst.rs, no sampling
 //!  replayed streams ──► replay.rs ─────────────────► tick.rs (plain every-CK oracle)
 //!  address ──► map.rs ──► bank, row, column          timings: standard.rs, presets/dram/*.toml
 //! ```
@@ -12,11 +13,14 @@
 //! Source: JESD209-5 timing tables as quoted in the presets; controller rules of Ramulator 2.1's LPDDR5 model.
 
 pub mod burst;
+pub mod config;
 pub mod energy;
+pub mod exact;
 pub mod interleave;
 pub mod map;
 pub mod replay;
 pub mod replay_io;
+mod ring;
 pub mod sample;
 pub mod standard;
 pub mod streams;
@@ -24,9 +28,11 @@ pub mod system;
 pub mod tick;
 
 pub use burst::BurstChannel;
+pub use config::{DramConfig, DramConfigError, MemoryStats};
+pub use exact::ExactMemory;
 pub use map::AddressMap;
 pub use standard::{Standard, Timings};
-pub use system::{DramConfig, FlowId, MemoryStats, MemorySystem, Qos};
+pub use system::{FlowId, MemorySystem, Qos};
 pub use tick::TickChannel;
 
 /// Banks of a channel: four groups of four.
@@ -142,4 +148,55 @@ pub struct Commands {
     pub row_conflicts: u64,
     /// Reads answered from the write buffer, and writes merged into it.
     pub forwarded: u64,
+}
+
+impl Commands {
+    /// Adds `times` times what `after` has more than `before`.
+    pub fn add_scaled(&mut self, after: &Self, before: &Self, times: u64) {
+        let fields = |c: &Self| {
+            [
+                c.reads,
+                c.writes,
+                c.activates,
+                c.precharges,
+                c.precharges_all,
+                c.refreshes,
+                c.syncs,
+                c.row_hits,
+                c.row_misses,
+                c.row_conflicts,
+                c.forwarded,
+            ]
+        };
+        let (after, before, mut sum) = (fields(after), fields(before), fields(self));
+        for (s, (a, b)) in sum.iter_mut().zip(after.iter().zip(before)) {
+            *s += (a - b) * times;
+        }
+        let [
+            reads,
+            writes,
+            activates,
+            precharges,
+            precharges_all,
+            refreshes,
+            syncs,
+            row_hits,
+            row_misses,
+            row_conflicts,
+            forwarded,
+        ] = sum;
+        *self = Self {
+            reads,
+            writes,
+            activates,
+            precharges,
+            precharges_all,
+            refreshes,
+            syncs,
+            row_hits,
+            row_misses,
+            row_conflicts,
+            forwarded,
+        };
+    }
 }

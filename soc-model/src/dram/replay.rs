@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! stream or trace ─► in-order source, 64 B = two bursts ─► tick or burst engine ─► cycles, latencies, commands
+//!                                                         └── sampled: settle, measure, jump ──┘
 //! ```
 //!
 //! Models: an in-order source with head-of-line blocking that offers bursts before each CK until one is refused.
@@ -9,6 +10,7 @@
 
 use super::map::MapError;
 use super::replay_io::ReplayResult;
+use super::sample::SETTLE_CK;
 use super::streams::{Load, StreamKind};
 use super::{AddressMap, BurstChannel, Commands, Controller, Done, Request, Standard, TickChannel};
 
@@ -19,6 +21,20 @@ pub enum Path {
     Tick,
     /// The event-skipping engine.
     Burst,
+    /// The event-skipping engine on a systematic sample of a saturating stream, extrapolated between samples.
+    Sampled,
+}
+
+impl Path {
+    /// The name on the command line and in results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tick => "tick",
+            Self::Burst => "burst",
+            Self::Sampled => "sampled",
+        }
+    }
 }
 
 /// Where transactions come from.
@@ -82,6 +98,8 @@ impl Input {
 /// What a replay measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {
+    /// The path used: a stream too short or too irregular to sample is run in full.
+    pub path: Path,
     /// CKs until the last burst was done.
     pub ck_cycles: u64,
     /// Transactions.
@@ -131,6 +149,13 @@ impl Engine {
             Self::Burst(e) => e.offer(r, done),
         }
     }
+    /// False if a read would be refused; the oracle is simply asked.
+    fn has_read_room(&self) -> bool {
+        match self {
+            Self::Tick(_) => true,
+            Self::Burst(e) => e.has_room(false, false),
+        }
+    }
     fn tick(&mut self, done: &mut Vec<Done>) {
         match self {
             Self::Tick(e) => e.tick(done),
@@ -166,90 +191,244 @@ impl Engine {
 /// Runs the input through one channel.
 #[must_use]
 pub fn measure(standard: &Standard, c: Controller, map: &AddressMap, path: Path, input: &Input) -> Measured {
-    let mut engine = match path {
+    let engine = match path {
         Path::Tick => Engine::Tick(Box::new(TickChannel::new(standard.timings, c))),
-        Path::Burst => Engine::Burst(Box::new(BurstChannel::new(standard.timings, c))),
+        Path::Burst | Path::Sampled => Engine::Burst(Box::new(BurstChannel::new(standard.timings, c))),
     };
-    let (count, chase) = (input.count(), input.chase());
-    let mut done = Vec::with_capacity(64);
-    let (mut index, mut half) = (0u64, 0u64);
-    let mut head = (count > 0).then(|| input.get(0));
-    let mut arrival = 0;
-    let mut last_done = None;
-    // Open transactions: bursts still missing, arrival; tags are transaction numbers modulo the ring.
-    let mut open = vec![(0u8, 0u64, 0u64); 4096];
-    let (mut outstanding_until, mut outstanding) = (0u64, 0u32);
-    let mut latencies = vec![0u64; 1024];
-    let mut transaction_latency_sum = 0;
+    let saturating = matches!(input, Input::Stream { load: Load::Saturating, .. });
+    let mut run = Run::new(engine, map, input);
+    let mut sampling = (path == Path::Sampled && saturating).then(|| Sampling::new(standard.timings.refi));
     loop {
-        let now = engine.now();
-        let mut wake = u64::MAX;
-        while let Some(t) = head {
-            if half == 0 && chase && (outstanding > 0 || now < outstanding_until) {
-                wake = if outstanding > 0 { u64::MAX } else { outstanding_until };
-                break;
-            }
-            if now < t.due + 1 && t.due > 0 {
-                wake = t.due + 1;
-                break;
-            }
-            let tag = u32::try_from(index % 4096).expect("below 4096");
-            let request =
-                Request { place: map.place(t.address + 32 * half), write: t.write, urgent: false, tag };
-            if !engine.offer(request, &mut done) {
-                break;
-            }
-            if half == 0 {
-                let since = if matches!(input, Input::Stream { load: Load::Fraction(_), .. }) {
-                    t.due
-                } else {
-                    arrival
-                };
-                open[tag as usize] = (2, since, 0);
-            }
-            outstanding += 1;
-            half += 1;
-            if half == 2 {
-                half = 0;
-                index += 1;
-                arrival = now;
-                head = (index < count).then(|| input.get(index));
-            }
-        }
-        engine.tick(&mut done);
-        for d in done.drain(..) {
-            outstanding -= 1;
-            outstanding_until = outstanding_until.max(d.done + 1);
-            last_done = last_done.max(Some(d.done));
-            if !d.write {
-                let ck = usize::try_from(d.done + 1 - d.accepted).expect("a latency fits");
-                if ck >= latencies.len() {
-                    latencies.resize(ck + 1, 0);
-                }
-                latencies[ck] += 1;
-            }
-            let slot = &mut open[d.tag as usize];
-            slot.0 -= 1;
-            slot.2 = slot.2.max(d.done);
-            if slot.0 == 0 {
-                if !d.write {
-                    transaction_latency_sum += slot.2 + 1 - slot.1;
-                }
-                if chase {
-                    arrival = slot.2 + 1;
-                }
-            }
-        }
-        if head.is_none() && engine.is_empty() {
+        let mut wake = run.offer();
+        run.engine.tick(&mut run.done);
+        run.collect();
+        if run.head.is_none() && run.engine.is_empty() {
             break;
         }
-        engine.skip(wake);
+        if let Some(s) = &mut sampling {
+            s.step(&mut run);
+            wake = wake.min(s.until);
+        }
+        run.engine.skip(wake);
     }
-    Measured {
-        ck_cycles: last_done.map_or(0, |d| d + 1),
-        transactions: count,
-        read_latency: latencies,
-        transaction_latency_sum,
-        commands: engine.commands(),
+    let path = match path {
+        Path::Sampled if run.extra_ck == 0 => Path::Burst,
+        other => other,
+    };
+    run.finish(path)
+}
+
+/// Transactions that can be under way at once, and more.
+const OPEN: u64 = 1024;
+
+/// A transaction under way.
+#[derive(Clone, Copy, Default)]
+struct Open {
+    bursts_left: u8,
+    arrival: u64,
+    done: u64,
+}
+
+/// A source, a channel and what has been seen so far.
+struct Run<'a> {
+    engine: Engine,
+    map: &'a AddressMap,
+    input: &'a Input,
+    count: u64,
+    chase: bool,
+    open_loop: bool,
+    /// Transaction at the head of the source, its number, and its next half.
+    head: Option<Transaction>,
+    index: u64,
+    half: u64,
+    arrival: u64,
+    /// Transactions offered, which mark their bursts with it.
+    sequence: u64,
+    open: Vec<Open>,
+    outstanding: u32,
+    quiet_at: u64,
+    last_done: Option<u64>,
+    latencies: Vec<u64>,
+    transaction_latency_sum: u64,
+    done: Vec<Done>,
+    /// What jumps have added.
+    extra_ck: u64,
+    extra: Commands,
+}
+
+impl<'a> Run<'a> {
+    fn new(engine: Engine, map: &'a AddressMap, input: &'a Input) -> Self {
+        let count = input.count();
+        Self {
+            engine,
+            map,
+            input,
+            count,
+            chase: input.chase(),
+            open_loop: matches!(input, Input::Stream { load: Load::Fraction(_), .. }),
+            head: (count > 0).then(|| input.get(0)),
+            index: 0,
+            half: 0,
+            arrival: 0,
+            sequence: 0,
+            open: vec![Open::default(); usize::try_from(OPEN).expect("small")],
+            outstanding: 0,
+            quiet_at: 0,
+            last_done: None,
+            latencies: vec![0; 1024],
+            transaction_latency_sum: 0,
+            done: Vec::with_capacity(64),
+            extra_ck: 0,
+            extra: Commands::default(),
+        }
+    }
+
+    /// Sends bursts until one is refused or not yet due; returns the CK at which the source next acts by itself.
+    fn offer(&mut self) -> u64 {
+        let now = self.engine.now();
+        while let Some(t) = self.head {
+            if self.half == 0 && self.chase && (self.outstanding > 0 || now < self.quiet_at) {
+                return if self.outstanding > 0 { u64::MAX } else { self.quiet_at };
+            }
+            // The source sees the clock one CK late, as the reference's driver does.
+            if t.due > 0 && now <= t.due {
+                return t.due + 1;
+            }
+            if !t.write && !self.engine.has_read_room() {
+                return u64::MAX;
+            }
+            let tag = u32::try_from(self.sequence % OPEN).expect("below 1024");
+            let place = self.map.place(t.address + 32 * self.half);
+            let request = Request { place, write: t.write, urgent: false, tag };
+            if !self.engine.offer(request, &mut self.done) {
+                return u64::MAX;
+            }
+            self.outstanding += 1;
+            if self.half == 0 {
+                let arrival = if self.open_loop { t.due } else { self.arrival };
+                self.open[tag as usize] = Open { bursts_left: 2, arrival, done: 0 };
+                self.half = 1;
+            } else {
+                self.half = 0;
+                self.sequence += 1;
+                self.arrival = now;
+                self.move_to(self.index + 1);
+            }
+        }
+        u64::MAX
+    }
+
+    fn move_to(&mut self, index: u64) {
+        self.index = index;
+        self.head = (index < self.count).then(|| self.input.get(index));
+    }
+
+    /// Books the bursts issued in the last CK.
+    fn collect(&mut self) {
+        for d in self.done.drain(..) {
+            self.outstanding -= 1;
+            self.quiet_at = self.quiet_at.max(d.done + 1);
+            self.last_done = self.last_done.max(Some(d.done));
+            let open = &mut self.open[d.tag as usize];
+            open.bursts_left -= 1;
+            open.done = open.done.max(d.done);
+            if self.chase && open.bursts_left == 0 {
+                self.arrival = open.done + 1;
+            }
+            if d.write {
+                continue;
+            }
+            if open.bursts_left == 0 {
+                self.transaction_latency_sum += open.done + 1 - open.arrival;
+            }
+            let ck = usize::try_from(d.done + 1 - d.accepted).expect("a latency fits");
+            if ck >= self.latencies.len() {
+                self.latencies.resize(ck + 1, 0);
+            }
+            self.latencies[ck] += 1;
+        }
+    }
+
+    fn finish(self, path: Path) -> Measured {
+        let mut commands = self.engine.commands();
+        commands.add_scaled(&self.extra, &Commands::default(), 1);
+        Measured {
+            path,
+            ck_cycles: self.last_done.map_or(0, |d| d + 1) + self.extra_ck,
+            transactions: self.count,
+            read_latency: self.latencies,
+            transaction_latency_sum: self.transaction_latency_sum,
+            commands,
+        }
+    }
+}
+
+/// Refresh intervals measured at least, and skipped at most per measured one.
+const LEAST_WINDOWS: u64 = 30;
+const MOST_SKIPPED: u64 = 24;
+
+/// What had been counted when a measured interval began.
+struct Before {
+    index: u64,
+    commands: Commands,
+    latencies: Vec<u64>,
+    transaction_latency_sum: u64,
+}
+
+/// Settle, measure exactly one refresh interval, extrapolate, jump; the controller keeps its state.
+struct Sampling {
+    refi: u64,
+    until: u64,
+    skipped: Option<u64>,
+    before: Option<Before>,
+}
+
+impl Sampling {
+    fn new(refi: u64) -> Self {
+        Self { refi, until: SETTLE_CK, skipped: None, before: None }
+    }
+
+    fn step(&mut self, run: &mut Run<'_>) {
+        let now = run.engine.now();
+        if now < self.until {
+            return;
+        }
+        if let Some(before) = self.before.take() {
+            self.jump(run, &before);
+            self.until = now + SETTLE_CK;
+        } else {
+            self.before = Some(Before {
+                index: run.index,
+                commands: run.engine.commands(),
+                latencies: run.latencies.clone(),
+                transaction_latency_sum: run.transaction_latency_sum,
+            });
+            self.until = now + self.refi;
+        }
+    }
+
+    fn jump(&mut self, run: &mut Run<'_>, before: &Before) {
+        let moved = run.index - before.index;
+        let left = run.count - run.index;
+        let planned = *self.skipped.get_or_insert_with(|| {
+            (run.count / (moved.max(1) * LEAST_WINDOWS)).min(MOST_SKIPPED + 1).saturating_sub(1)
+        });
+        // The end is run exactly, so that the drain is that of the whole stream.
+        let times = planned.min((left / moved.max(1)).saturating_sub(1));
+        if times == 0 || moved == 0 {
+            return;
+        }
+        run.extra_ck += self.refi * times;
+        run.extra.add_scaled(&run.engine.commands(), &before.commands, times);
+        for (ck, n) in run.latencies.iter_mut().enumerate() {
+            *n += (*n - before.latencies.get(ck).copied().unwrap_or(0)) * times;
+        }
+        run.transaction_latency_sum += (run.transaction_latency_sum - before.transaction_latency_sum) * times;
+        if run.half == 0 {
+            run.move_to(run.index + moved * times);
+        } else {
+            // The head's first half is already in the channel: its second follows, then the stream jumps.
+            run.index += moved * times;
+        }
     }
 }

@@ -37,7 +37,7 @@ pub enum ReplayError {
         nearest: String,
     },
     /// No path of that name.
-    #[error("no path is called `{name}`; there are `tick` and `burst`")]
+    #[error("no path is called `{name}`; there are `tick`, `burst` and `sampled`")]
     Path {
         /// What was asked.
         name: String,
@@ -83,11 +83,10 @@ impl std::str::FromStr for StreamKind {
 impl std::str::FromStr for Path {
     type Err = ReplayError;
     fn from_str(name: &str) -> Result<Self, ReplayError> {
-        match name {
-            "tick" => Ok(Self::Tick),
-            "burst" => Ok(Self::Burst),
-            _ => Err(ReplayError::Path { name: name.to_owned() }),
-        }
+        [Self::Tick, Self::Burst, Self::Sampled]
+            .into_iter()
+            .find(|p| p.name() == name)
+            .ok_or_else(|| ReplayError::Path { name: name.to_owned() })
     }
 }
 
@@ -154,6 +153,8 @@ pub struct LatencyNs {
 /// The figures of a replay, as printed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReplayResult {
+    /// The path used.
+    pub path: &'static str,
     /// CKs until the last burst was done.
     pub ck_cycles: u64,
     /// 64-byte transactions.
@@ -191,6 +192,7 @@ impl ReplayResult {
             p99: percentile(&m.read_latency, reads, 99) as f64 * ck_ns,
         });
         Self {
+            path: m.path.name(),
             ck_cycles: m.ck_cycles,
             transactions: m.transactions,
             bandwidth_gb_per_s: bandwidth / 1e9,

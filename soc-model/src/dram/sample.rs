@@ -139,8 +139,54 @@ impl Sampler {
         }
     }
 
+    /// Sends bursts in turns until one is refused. `waiting` is one that was refused before.
+    fn feed(
+        &mut self,
+        engine: &mut BurstChannel,
+        flows: &[Sampled<'_>],
+        turn: &mut usize,
+        waiting: &mut Option<Request>,
+    ) {
+        loop {
+            let write = self.cursors[*turn].write;
+            if !engine.has_room(write, false) {
+                return;
+            }
+            let request = match waiting.take() {
+                Some(r) => r,
+                None => {
+                    let address = self.next_burst(*turn, flows);
+                    Request { place: self.map.place(address), write, urgent: false, tag: 0 }
+                }
+            };
+            if !engine.offer(request, &mut self.done) {
+                *waiting = Some(request);
+                return;
+            }
+            let c = &mut self.cursors[*turn];
+            c.left = c.left.saturating_sub(BURST_BYTES);
+            if c.left == 0 {
+                c.left = self.grant_bytes;
+                *turn = if *turn + 1 == self.cursors.len() { 0 } else { *turn + 1 };
+            }
+        }
+    }
+
+    /// Offers an urgent line at a random address.
+    fn probe(&mut self, engine: &mut BurstChannel) {
+        let line = self.draw() << 6;
+        for half in [0, BURST_BYTES] {
+            let place = self.map.place(line + half);
+            engine.offer(Request { place, write: false, urgent: true, tag: PROBE_TAG }, &mut self.done);
+        }
+    }
+
     /// Measures one refresh interval of `channel` under `flows`.
+    ///
+    /// # Panics
+    /// Without flows.
     pub fn run(&mut self, channel: u64, flows: &[Sampled<'_>]) -> Measured {
+        assert!(!flows.is_empty(), "an idle channel needs no sample");
         let grant = self.grant_bytes;
         self.cursors.clear();
         self.cursors.extend(flows.iter().map(|f| Cursor {
@@ -155,10 +201,9 @@ impl Sampler {
         let measured = SETTLE_CK..SETTLE_CK + self.timings.refi;
         let end = measured.end + PROBES * PROBE_CK;
         let mut m = Measured { ck: self.timings.refi, ..Measured::default() };
-        let pick = usize::try_from(self.draw() % flows.len().max(1) as u64).expect("an index");
-        let mut turn = pick;
-        self.cursors[pick].left = self.draw() % (grant / BURST_BYTES) * BURST_BYTES + BURST_BYTES;
-        let mut waiting: Option<Request> = None;
+        let mut turn = usize::try_from(self.draw() % flows.len() as u64).expect("an index");
+        self.cursors[turn].left = (1 + self.draw() % (grant / BURST_BYTES)) * BURST_BYTES;
+        let mut waiting = None;
         let mut probe_due = measured.end;
         let mut probe: Option<(u64, u8)> = None;
         let mut activates_before = 0;
@@ -166,51 +211,24 @@ impl Sampler {
             let now = engine.now();
             if now >= probe_due && probe.is_none() {
                 probe_due = now + PROBE_CK;
-                let line = self.draw() << 6;
-                for half in [0, BURST_BYTES] {
-                    let place = self.map.place(line + half);
-                    engine
-                        .offer(Request { place, write: false, urgent: true, tag: PROBE_TAG }, &mut self.done);
-                }
+                self.probe(&mut engine);
                 probe = Some((now, 2));
             }
-            loop {
-                let write = self.cursors[turn].write;
-                if !engine.has_room(write, false) {
-                    break;
-                }
-                let request = match waiting.take() {
-                    Some(r) => r,
-                    None => {
-                        let address = self.next_burst(turn, flows);
-                        Request { place: self.map.place(address), write, urgent: false, tag: 0 }
-                    }
-                };
-                if !engine.offer(request, &mut self.done) {
-                    waiting = Some(request);
-                    break;
-                }
-                let c = &mut self.cursors[turn];
-                c.left = c.left.saturating_sub(BURST_BYTES);
-                if c.left == 0 {
-                    c.left = grant;
-                    turn = (turn + 1) % self.cursors.len();
-                }
-            }
+            self.feed(&mut engine, flows, &mut turn, &mut waiting);
             engine.tick(&mut self.done);
             for d in self.done.drain(..) {
-                if d.tag == PROBE_TAG
-                    && let Some((since, left)) = probe
-                {
-                    if left == 1 {
+                m.bursts += u64::from(measured.contains(&now));
+                if d.tag != PROBE_TAG {
+                    continue;
+                }
+                if let Some((since, left)) = &mut probe {
+                    *left -= 1;
+                    if *left == 0 {
                         m.probes += 1;
-                        m.probe_ck += d.done + 1 - since;
+                        m.probe_ck += d.done + 1 - *since;
                         probe = None;
-                    } else {
-                        probe = Some((since, left - 1));
                     }
                 }
-                m.bursts += u64::from(measured.contains(&now));
             }
             if now < measured.start {
                 activates_before = engine.commands().activates;

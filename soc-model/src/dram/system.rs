@@ -10,16 +10,15 @@
 //! Does not model: order within a flow, differences between occurrences of the same number of reads and writes.
 //! Source: our own; the error against the exact engine is asserted in tests/dram_sampled.rs.
 
+use super::config::{DramConfig, LINE_BYTES, MemoryStats};
 use super::interleave::{Interleave, burst_span};
 use super::sample::{KEPT_RUNS, Measured, Sampled, Sampler};
-use super::{AddressMap, BANKS, BURST_BYTES, Controller, Standard, Timings};
+use super::{BANKS, BURST_BYTES, Timings};
+use sim_kernel::Time;
 use sim_kernel::units::FS_PER_S;
-use sim_kernel::{Bytes, Time};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Bytes of a CPU line.
-pub const LINE_BYTES: u64 = 64;
 /// Work is counted in byte x fs / s, so that rate x time is exact.
 const UNITS_PER_BYTE: u128 = FS_PER_S as u128;
 /// Most reads or writes told apart in a channel's load.
@@ -40,139 +39,10 @@ pub enum Qos {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(u64);
 
-/// The memory's parameters, resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DramConfig {
-    /// Speed grade of every channel.
-    pub standard: Standard,
-    /// x16 channels.
-    pub channels: u32,
-    /// Bytes of all channels together.
-    pub capacity: Bytes,
-    /// Bytes in one channel before the next takes over.
-    pub interleave_bytes: u64,
-    /// Bytes a flow sends to a channel before the next flow's turn.
-    pub grant_bytes: u64,
-    /// Address map within a channel.
-    pub map: AddressMap,
-    /// Queues of each channel's controller.
-    pub controller: Controller,
-    /// CK relative to nominal, in thousandths.
-    pub frequency_permille: u32,
-}
-
-/// What is wrong with a memory configuration.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DramConfigError {
-    /// A number outside what the model covers.
-    #[error("{key} = {value} must be {expected}")]
-    Range {
-        /// Key.
-        key: &'static str,
-        /// Value.
-        value: u64,
-        /// What is accepted.
-        expected: &'static str,
-    },
-    /// The map does not fit the channel.
-    #[error("map: {0}")]
-    Map(#[from] super::map::MapError),
-}
-
-impl DramConfig {
-    /// Everything that is wrong.
-    ///
-    /// # Errors
-    /// All violated rules.
-    pub fn validate(&self) -> Result<(), Vec<DramConfigError>> {
-        let mut errors = Vec::new();
-        let mut check = |ok: bool, key, value, expected| {
-            if !ok {
-                errors.push(DramConfigError::Range { key, value, expected });
-            }
-        };
-        let (channels, capacity) = (u64::from(self.channels), self.capacity.get());
-        check((1..=64).contains(&channels), "channels", channels, "1 to 64");
-        check((1 << 24..=1 << 40).contains(&capacity), "capacity", capacity, "16 MiB to 1 TiB");
-        let multiple = |v: u64| v >= LINE_BYTES && v.is_multiple_of(LINE_BYTES) && v <= 1 << 24;
-        let rule = "a multiple of 64, at most 16 MiB";
-        check(multiple(self.interleave_bytes), "interleave-bytes", self.interleave_bytes, rule);
-        check(multiple(self.grant_bytes), "grant-bytes", self.grant_bytes, rule);
-        let permille = u64::from(self.frequency_permille);
-        check((100..=1500).contains(&permille), "frequency-scale", permille, "100 to 1500 thousandths");
-        let buffers =
-            [("read-buffer", self.controller.read_buffer), ("write-buffer", self.controller.write_buffer)];
-        for (key, slots) in buffers {
-            check((1..=32).contains(&slots), key, u64::from(slots), "1 to 32");
-        }
-        let low = u64::from(self.controller.drain_until_below);
-        check(low >= 1, "drain-until-below", low, "at least 1, or writing never ends");
-        if errors.is_empty()
-            && let Err(e) = self.channel_map()
-        {
-            errors.push(e.into());
-        }
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
+impl FlowId {
+    pub(super) const fn new(id: u64) -> Self {
+        Self(id)
     }
-
-    fn channel_map(&self) -> Result<AddressMap, super::map::MapError> {
-        let bytes = self.capacity.get().div_ceil(u64::from(self.channels)).next_power_of_two();
-        self.map.resized(bytes.trailing_zeros())
-    }
-
-    fn interleave(&self) -> Interleave {
-        Interleave { channels: u64::from(self.channels), bytes: self.interleave_bytes }
-    }
-
-    /// Constraints at the configured clock.
-    #[must_use]
-    pub fn timings(&self) -> Timings {
-        self.standard.timings.at_permille(self.frequency_permille)
-    }
-
-    /// Command clock in hertz at the configured scale.
-    #[must_use]
-    pub fn ck_hz(&self) -> u64 {
-        self.standard.ck.get() * u64::from(self.frequency_permille) / 1000
-    }
-}
-
-/// Bytes moved for one class of requester.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub write_bytes: u64,
-    /// Transfers or lines asked.
-    pub requests: u64,
-}
-
-/// What the memory has done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemoryStats {
-    /// Bulk flows.
-    pub npu: Moved,
-    /// CPU lines.
-    pub cpu: Moved,
-    /// RD commands, 32 bytes each; exact for what was asked.
-    pub read_bursts: u64,
-    /// WR commands; exact for what was asked.
-    pub write_bursts: u64,
-    /// ACT (and later PRE) pairs, in proportion to what the samples showed.
-    pub activates: u64,
-    /// REFab, all channels.
-    pub refreshes: u64,
-    /// Per channel: time with at least one flow.
-    pub busy: Vec<Time>,
-    /// Time all channels have been powered, up to the last advance.
-    pub elapsed: Time,
-    /// Time CPU lines waited beyond the unloaded latency.
-    pub line_wait: Time,
-    /// Samples of the exact engine taken.
-    pub samples: u64,
-    /// Changes of a channel's set of flows.
-    pub load_changes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -501,7 +371,9 @@ impl MemorySystem {
         let t = self.timings;
         let place = self.sampler.map.place(local);
         let bank = usize::from(place.bank);
-        let (open, loaded) = (self.channels[index].rows[bank], !self.channels[index].subs.is_empty());
+        let open = self.channels[index].rows[bank];
+        // Flows that will be gone by `now` do not delay a line, nor it them.
+        let loaded = !self.channels[index].subs.is_empty() && self.channels[index].next > now.get();
         let hit = open == place.row;
         let (opening, slots) = match (hit, open == NO_ROW) {
             (true, _) => (0, 2 * t.ccd_s),
@@ -744,6 +616,11 @@ impl MemorySystem {
         let rate = bytes * u128::from(self.ck_hz) / u128::from(s.ck);
         let line = u128::from(s.probe_ck) * u128::from(FS_PER_S)
             / (u128::from(s.probes.max(1)) * u128::from(self.ck_hz));
+        // Probes fall between refreshes; a line meets one, drained for about nRC, with this mean wait.
+        let t = &self.timings;
+        let blocked = t.rfc_ab + t.rc;
+        let refresh_ck = if self.cfg.controller.refresh { blocked * blocked / (2 * t.refi) } else { 0 };
+        let line = line + u128::from(refresh_ck) * u128::from(FS_PER_S) / u128::from(self.ck_hz);
         e.bytes_per_s = u64::try_from(rate).expect("a bandwidth");
         e.line_fs = u64::try_from(line).expect("a latency");
         e.activates_scaled =
