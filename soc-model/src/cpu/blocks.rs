@@ -13,6 +13,7 @@ use isa::rv64::{Class, Inst, Op, decode};
 pub(super) const SINK: u8 = 32;
 /// Longest run.
 const MAX_RUN: usize = 48;
+const _: () = assert!(MAX_RUN * 4 <= u8::MAX as usize, "offsets in a run are bytes");
 /// Entry points remembered; direct-mapped.
 const ENTRIES: usize = 1 << 14;
 /// Decoded instructions kept before everything is dropped.
@@ -42,6 +43,8 @@ pub(super) struct Micro {
     pub rm: u8,
     pub len: u8,
     pub flags: u8,
+    /// Distance from the start of the run: no instruction waits for the pc of the one before it.
+    pub offset: u8,
     pub imm: i32,
     /// Scoreboard indices of sources and destination; 0 is always ready.
     pub sources: [u8; 3],
@@ -50,7 +53,7 @@ pub(super) struct Micro {
 }
 
 impl Micro {
-    fn new(inst: &Inst, pc: u64) -> Self {
+    fn new(inst: &Inst, pc: u64, offset: u8) -> Self {
         let used = inst.op.row().format.operands();
         let pick = |int: bool, fp: bool, r: u8| if fp { FP_BASE + r } else { u8::from(int) * r };
         let class = inst.op.class();
@@ -84,6 +87,7 @@ impl Micro {
             rm: inst.rm,
             len: inst.len,
             flags,
+            offset,
             // The immediate of an atomic holds its ordering bits, which global order makes redundant.
             imm: if class == Class::Amo { 0 } else { inst.imm },
             sources: [
@@ -188,7 +192,7 @@ impl Blocks {
                 Err(_) if at != pc => break,
                 Err(reason) => return Err(reason),
             };
-            let micro = Micro::new(&inst, at);
+            let micro = Micro::new(&inst, at, at.wrapping_sub(pc) as u8);
             memory.mark_code(at);
             memory.mark_code(at.wrapping_add(u64::from(inst.len) - 1));
             self.code.push(micro);

@@ -354,21 +354,25 @@ impl Hart {
         p: &mut P,
         out: &mut Outside<'_, B>,
     ) -> RunEnd {
-        let mut pc = self.pc;
-        let (start, len) = match self.blocks.enter(pc, out.bus.memory()) {
+        let base = self.pc;
+        let (start, len) = match self.blocks.enter(base, out.bus.memory()) {
             Ok(run) => run,
-            Err(NoCode::Illegal(word)) => return RunEnd::Trap(pc, cause::ILLEGAL, u64::from(word)),
-            Err(NoCode::Fault(addr)) => return RunEnd::Trap(pc, cause::FETCH_FAULT, addr),
+            Err(NoCode::Illegal(word)) => return RunEnd::Trap(base, cause::ILLEGAL, u64::from(word)),
+            Err(NoCode::Fault(addr)) => return RunEnd::Trap(base, cause::FETCH_FAULT, addr),
         };
         let left = usize::try_from(self.limit - self.instret).unwrap_or(usize::MAX);
         let end = start + len.min(left);
         let mut synced = start;
         let mut at = start;
+        let mut follows = base;
+        // Taken out while it is read, so that instructions can change the hart.
+        let code = core::mem::take(&mut self.blocks.code);
+        let mut micros = code[start..end].iter();
         let result = loop {
-            if at == end {
-                break RunEnd::Next(pc);
-            }
-            let u = self.blocks.code[at];
+            let Some(u) = micros.next() else {
+                break RunEnd::Next(follows);
+            };
+            let pc = base.wrapping_add(u64::from(u.offset));
             if u.flags & SYNC != 0 {
                 self.instret += (at - synced) as u64;
                 synced = at;
@@ -377,17 +381,17 @@ impl Hart {
                 if (u.flags & NEW_LINE != 0 || at == start) && p.fetch(pc, u.len, out).is_err() {
                     break RunEnd::NotYet(pc);
                 }
-                p.issue(&u);
+                p.issue(u);
             }
             // Global order first: a look-up that is done again later would find what it brought in itself.
-            if u.flags & SYNC != 0 && self.synchronise(p, &u, out).is_err() {
+            if u.flags & SYNC != 0 && self.synchronise(p, u, out).is_err() {
                 break RunEnd::NotYet(pc);
             }
-            if P::TIMED && u.flags & MEMORY != 0 && self.look_up(p, &u, out).is_err() {
+            if P::TIMED && u.flags & MEMORY != 0 && self.look_up(p, u, out).is_err() {
                 break RunEnd::NotYet(pc);
             }
-            let before = if RECORD { Some(self.address(&u)) } else { None };
-            let (next, stop) = match self.execute(&u, pc, out.bus.memory()) {
+            let before = if RECORD { Some(self.address(u)) } else { None };
+            let (next, stop) = match self.execute(u, pc, out.bus.memory()) {
                 Ok(next) => (next, None),
                 Err(Exit::Touched(next)) => (next, Some(RunEnd::Next(next))),
                 Err(Exit::Wait(next)) => (next, Some(RunEnd::Wait(next))),
@@ -395,7 +399,7 @@ impl Hart {
                 Err(Exit::Device(addr)) => {
                     self.instret += (at - synced) as u64;
                     synced = at;
-                    match self.device(p, &u, addr, out) {
+                    match self.device(p, u, addr, out) {
                         Ok(true) => (pc.wrapping_add(u64::from(u.len)), None),
                         Ok(false) => break RunEnd::NotYet(pc),
                         Err(cause) => break RunEnd::Trap(pc, cause, addr),
@@ -403,10 +407,10 @@ impl Hart {
                 }
             };
             if RECORD {
-                self.record(&u, pc, before, out.bus.memory());
+                self.record(u, pc, before, out.bus.memory());
             }
             if P::TIMED {
-                p.retire(&u, pc, next);
+                p.retire(u, pc, next);
                 match u.op {
                     Op::Mret => p.redirect(),
                     Op::Fence => p.drain(),
@@ -415,19 +419,19 @@ impl Hart {
                 }
             }
             at += 1;
-            pc = next;
+            follows = next;
             if let Some(stop) = stop {
                 break stop;
             }
-            if u.op == Op::FenceI {
-                // The decoded run is gone.
-                self.instret += (at - synced) as u64;
-                return RunEnd::Next(pc);
-            }
         };
+        let code_changes = at > start && code[at - 1].op == Op::FenceI;
+        self.blocks.code = code;
         self.instret += (at - synced) as u64;
         if at != start + len {
             self.blocks.not_executed(at, start + len);
+        }
+        if code_changes {
+            self.blocks.flush();
         }
         result
     }
