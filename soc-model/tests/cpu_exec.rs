@@ -29,7 +29,8 @@ fn elf(code: &[u8]) -> Vec<u8> {
     let half = |f: &mut Vec<u8>, v: u16| f.extend(v.to_le_bytes());
     let word = |f: &mut Vec<u8>, v: u32| f.extend(v.to_le_bytes());
     let long = |f: &mut Vec<u8>, v: usize| f.extend((v as u64).to_le_bytes());
-    let (base, tohost, fromhost) = (BASE as usize, TOHOST as usize, FROMHOST as usize);
+    let [base, tohost, fromhost] =
+        [BASE, TOHOST, FROMHOST].map(|v| usize::try_from(v).expect("addresses fit the host"));
     half(&mut f, 2);
     half(&mut f, 243);
     word(&mut f, 1);

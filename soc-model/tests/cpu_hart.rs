@@ -56,7 +56,8 @@ fn run(program: &Asm, config: &CoreConfig) -> (Hart, Ideal) {
 #[test]
 fn traps_tell_cause_place_and_value() {
     // What is executed, and the mcause and mtval it must leave.
-    let cases: [(&dyn Fn(&mut Asm), u64, u64); 9] = [
+    type Case<'a> = (&'a dyn Fn(&mut Asm), u64, u64);
+    let cases: [Case<'_>; 9] = [
         (
             &|a| {
                 a.op(Op::Ecall);
@@ -441,4 +442,31 @@ fn a_handler_that_cannot_run_is_reported() {
         }
         assert_eq!(h.last_exception(), Some((0, 1, 0)), "mtvec is zero, and nothing is there");
     }
+}
+
+#[test]
+fn a_sequential_stream_is_fetched_ahead_within_pages() {
+    const LINES: u64 = 1024;
+    let mut a = Asm::new();
+    a.li(S0, BASE + 0x10_0000).li(T2, LINES);
+    a.label("loop").i(Op::Ld, T0, S0, 0).r(Op::Add, A0, A0, T0).i(Op::Addi, S0, S0, 64);
+    a.i(Op::Addi, T2, T2, -1).branch(Op::Bne, T2, ZERO, "loop").op(Op::Wfi);
+    let on = InOrderConfig::little();
+    let off = InOrderConfig { prefetch_lines: 0, ..on.clone() };
+    let (with, bus) = run(&a, &CoreConfig::InOrder(on.clone()));
+    let without = run(&a, &CoreConfig::InOrder(off)).0.stats();
+    let with = with.stats();
+    let code = without.l2_misses - LINES;
+    assert_eq!(without.prefetches, 0);
+    let mut lines: Vec<u64> = bus.requests.iter().map(|r| r.addr).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    // Every line is asked for exactly once, by a miss or ahead of it.
+    assert_eq!(with.l2_misses + with.prefetches, LINES + code);
+    assert_eq!((lines.len(), bus.requests.len()), (1026, 1026));
+    assert_eq!(LINES + code, 1026, "two lines of code");
+    // Of the 64 lines of a page, at most one in five misses, plus one where the stream starts over.
+    let per_page = 64u64.div_ceil(u64::from(on.prefetch_lines) + 1) + 1;
+    assert!(with.l2_misses <= LINES / 64 * per_page + code, "{}", with.l2_misses);
+    assert!(with.cycles * 2 < without.cycles, "{} and {}", with.cycles, without.cycles);
 }

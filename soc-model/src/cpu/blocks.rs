@@ -119,19 +119,18 @@ fn is_global(inst: &Inst, class: Class) -> bool {
     }
 }
 
+/// A decoded run by its entry point.
 #[derive(Clone, Copy)]
 struct Entry {
     pc: u64,
-    run: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Run {
     start: u32,
     len: u32,
     /// How often it was entered, for the class counts.
     entered: u64,
 }
+
+/// No run: instructions have even addresses.
+const VACANT: Entry = Entry { pc: u64::MAX, start: 0, len: 0, entered: 0 };
 
 /// Why there is no instruction to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +144,6 @@ pub(super) enum NoCode {
 /// Cache of decoded runs.
 pub(super) struct Blocks {
     entries: Vec<Entry>,
-    runs: Vec<Run>,
     pub code: Vec<Micro>,
     pub epoch: u64,
     /// Executed in runs that were flushed since.
@@ -157,8 +155,7 @@ pub(super) struct Blocks {
 impl Blocks {
     pub(super) fn new() -> Self {
         Self {
-            entries: vec![Entry { pc: u64::MAX, run: 0 }; ENTRIES],
-            runs: Vec::new(),
+            entries: vec![VACANT; ENTRIES],
             code: Vec::new(),
             epoch: 0,
             counted: ClassCounts::default(),
@@ -170,15 +167,16 @@ impl Blocks {
     #[inline(always)]
     pub(super) fn enter(&mut self, pc: u64, memory: &mut GuestMemory) -> Result<(usize, usize), NoCode> {
         let slot = (pc >> 1) as usize & (ENTRIES - 1);
-        let entry = self.entries[slot];
-        let index = if entry.pc == pc { entry.run as usize } else { self.decode(pc, slot, memory)? };
-        let run = &mut self.runs[index];
+        if self.entries[slot].pc != pc {
+            self.decode(pc, slot, memory)?;
+        }
+        let run = &mut self.entries[slot];
         run.entered += 1;
         Ok((run.start as usize, run.len as usize))
     }
 
     #[inline(never)]
-    fn decode(&mut self, pc: u64, slot: usize, memory: &mut GuestMemory) -> Result<usize, NoCode> {
+    fn decode(&mut self, pc: u64, slot: usize, memory: &mut GuestMemory) -> Result<(), NoCode> {
         if self.code.len() > MAX_CODE {
             self.flush();
         }
@@ -202,18 +200,24 @@ impl Blocks {
             }
         }
         let len = self.code.len() - start;
-        self.runs.push(Run { start: start as u32, len: len as u32, entered: 0 });
-        let run = self.runs.len() - 1;
-        self.entries[slot] = Entry { pc, run: run as u32 };
-        Ok(run)
+        let displaced = self.entries[slot];
+        self.count(displaced);
+        self.entries[slot] = Entry { pc, start: start as u32, len: len as u32, entered: 0 };
+        Ok(())
+    }
+
+    /// Books the instructions of a run that leaves the table.
+    fn count(&mut self, run: Entry) {
+        for micro in &self.code[run.start as usize..(run.start + run.len) as usize] {
+            self.counted.add(micro.class, run.entered);
+        }
     }
 
     /// Forgets all decoded code; the counts are kept.
     pub(super) fn flush(&mut self) {
         self.counted = self.classes();
         self.skipped = ClassCounts::default();
-        self.entries.fill(Entry { pc: u64::MAX, run: 0 });
-        self.runs.clear();
+        self.entries.fill(VACANT);
         self.code.clear();
     }
 
@@ -227,7 +231,7 @@ impl Blocks {
     /// Retired instructions by class.
     pub(super) fn classes(&self) -> ClassCounts {
         let mut counts = self.counted;
-        for run in &self.runs {
+        for run in &self.entries {
             for micro in &self.code[run.start as usize..(run.start + run.len) as usize] {
                 counts.add(micro.class, run.entered);
             }

@@ -217,9 +217,14 @@ impl Hart {
 
     /// A line was written by someone else (DMA): the private caches drop it.
     pub fn invalidate_line(&mut self, addr: u64) {
+        self.invalidate_range(addr, 1);
+    }
+
+    /// A range was written by someone else (DMA); cheap for any size.
+    pub fn invalidate_range(&mut self, addr: u64, bytes: u64) {
         match &mut self.core {
-            Core::Functional(p) => p.invalidate_line(addr),
-            Core::InOrder(p) => p.invalidate_line(addr),
+            Core::Functional(p) => p.invalidate(addr, bytes),
+            Core::InOrder(p) => p.invalidate(addr, bytes),
         }
     }
 
@@ -237,7 +242,7 @@ impl Hart {
             Core::Functional(p) => s.causes = p.account(self.instret),
             Core::InOrder(p) => {
                 s.causes = p.account(self.instret);
-                (s.mispredicts, s.write_backs) = (p.mispredicts, p.write_backs);
+                (s.mispredicts, s.write_backs, s.prefetches) = (p.mispredicts, p.write_backs, p.prefetches);
                 (s.l1i_misses, s.l1d_misses, s.l2_misses) = (p.l1i_misses, p.l1d_misses, p.l2_misses);
             }
         }
@@ -457,7 +462,7 @@ impl Hart {
         if cycle > out.now_cycle {
             return Err(NotYet);
         }
-        if u.class == Class::System {
+        if !matches!(u.op, Op::Fence | Op::Wfi) && u.class == Class::System {
             self.moment.mtime = out.bus.mtime(out.edge(cycle));
         }
         Ok(())

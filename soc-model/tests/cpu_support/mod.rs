@@ -120,6 +120,8 @@ pub struct Ideal {
     /// Every call that must be in global order: when.
     pub calls: Vec<Time>,
     pub write_backs: Vec<u64>,
+    /// Every line asked for.
+    pub requests: Vec<LineRequest>,
 }
 
 impl Ideal {
@@ -134,6 +136,7 @@ impl Ideal {
             register: 0,
             calls: Vec::new(),
             write_backs: Vec::new(),
+            requests: Vec::new(),
         }
     }
 }
@@ -144,6 +147,7 @@ impl Bus for Ideal {
     }
     fn line(&mut self, request: LineRequest) -> LineReply {
         self.calls.push(request.now);
+        self.requests.push(request);
         let source = if request.addr & 64 == 0 { LineSource::SharedCache } else { LineSource::Dram };
         LineReply { done: request.now + self.line_latency, source }
     }
