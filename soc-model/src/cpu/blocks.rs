@@ -141,7 +141,8 @@ pub(super) enum NoCode {
     Illegal(u32),
 }
 
-/// Cache of decoded runs.
+/// Cache of decoded runs. The default has no table and only stands in while the real one is in use.
+#[derive(Default)]
 pub(super) struct Blocks {
     entries: Vec<Entry>,
     pub code: Vec<Micro>,

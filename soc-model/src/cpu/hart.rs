@@ -255,19 +255,24 @@ impl Hart {
         let recording = self.commits.is_some();
         let idle = Core::Functional(Functional::default());
         let mut core = core::mem::replace(&mut self.core, idle);
+        // Apart from the hart, so that instructions can change the hart while their run is read.
+        let mut b = core::mem::take(&mut self.blocks);
+        let b = &mut b;
         let stop = match (&mut core, recording) {
-            (Core::Functional(p), false) => self.run_core::<_, _, false>(p, now, until, bus),
-            (Core::Functional(p), true) => self.run_core::<_, _, true>(p, now, until, bus),
-            (Core::InOrder(p), false) => self.run_core::<_, _, false>(p.as_mut(), now, until, bus),
-            (Core::InOrder(p), true) => self.run_core::<_, _, true>(p.as_mut(), now, until, bus),
+            (Core::Functional(p), false) => self.run_core::<_, _, false>(p, b, now, until, bus),
+            (Core::Functional(p), true) => self.run_core::<_, _, true>(p, b, now, until, bus),
+            (Core::InOrder(p), false) => self.run_core::<_, _, false>(p.as_mut(), b, now, until, bus),
+            (Core::InOrder(p), true) => self.run_core::<_, _, true>(p.as_mut(), b, now, until, bus),
         };
         self.core = core;
+        self.blocks = core::mem::take(b);
         stop
     }
 
     fn run_core<P: Pipeline, B: Bus, const RECORD: bool>(
         &mut self,
         p: &mut P,
+        blocks: &mut Blocks,
         now: Time,
         until: Time,
         bus: &mut B,
@@ -300,14 +305,14 @@ impl Hart {
                 p.redirect();
             }
             let epoch = out.bus.memory().code_epoch();
-            if epoch != self.blocks.epoch {
-                self.blocks.epoch = epoch;
-                self.blocks.flush();
+            if epoch != blocks.epoch {
+                blocks.epoch = epoch;
+                blocks.flush();
                 if out.bus.memory().take_watch_hit() {
                     return Stop::Watch(out.edge(cycle));
                 }
             }
-            match self.run_block::<P, B, RECORD>(p, &mut out) {
+            match self.run_block::<P, B, RECORD>(p, blocks, &mut out) {
                 RunEnd::Next(pc) => self.pc = pc,
                 RunEnd::NotYet(pc) => {
                     self.pc = pc;
@@ -357,10 +362,11 @@ impl Hart {
     fn run_block<P: Pipeline, B: Bus, const RECORD: bool>(
         &mut self,
         p: &mut P,
+        blocks: &mut Blocks,
         out: &mut Outside<'_, B>,
     ) -> RunEnd {
         let base = self.pc;
-        let (start, len) = match self.blocks.enter(base, out.bus.memory()) {
+        let (start, len) = match blocks.enter(base, out.bus.memory()) {
             Ok(run) => run,
             Err(NoCode::Illegal(word)) => return RunEnd::Trap(base, cause::ILLEGAL, u64::from(word)),
             Err(NoCode::Fault(addr)) => return RunEnd::Trap(base, cause::FETCH_FAULT, addr),
@@ -370,9 +376,7 @@ impl Hart {
         let mut synced = start;
         let mut at = start;
         let mut follows = base;
-        // Taken out while it is read, so that instructions can change the hart.
-        let code = core::mem::take(&mut self.blocks.code);
-        let mut micros = code[start..end].iter();
+        let mut micros = blocks.code[start..end].iter();
         let result = loop {
             let Some(u) = micros.next() else {
                 break RunEnd::Next(follows);
@@ -429,14 +433,12 @@ impl Hart {
                 break stop;
             }
         };
-        let code_changes = at > start && code[at - 1].op == Op::FenceI;
-        self.blocks.code = code;
         self.instret += (at - synced) as u64;
         if at != start + len {
-            self.blocks.not_executed(at, start + len);
+            blocks.not_executed(at, start + len);
         }
-        if code_changes {
-            self.blocks.flush();
+        if at > start && blocks.code[at - 1].op == Op::FenceI {
+            blocks.flush();
         }
         result
     }
