@@ -470,3 +470,31 @@ fn a_sequential_stream_is_fetched_ahead_within_pages() {
     assert!(with.l2_misses <= LINES / 64 * per_page + code, "{}", with.l2_misses);
     assert!(with.cycles * 2 < without.cycles, "{} and {}", with.cycles, without.cycles);
 }
+
+#[test]
+fn a_new_frequency_starts_at_its_time_even_asleep() {
+    // Sleeps at once; woken, it counts 1000 dependent additions and sleeps again.
+    let mut a = Asm::new();
+    a.li(T1, 1 << 3).csr(Op::Csrrw, ZERO, MIE, T1).op(Op::Wfi).li(T2, 1000).label("loop");
+    a.i(Op::Addi, T2, T2, -1).branch(Op::Bne, T2, ZERO, "loop").csr(Op::Csrrw, ZERO, MIE, ZERO).op(Op::Wfi);
+    let (mut h, mut bus) = run(&a, &CoreConfig::Functional);
+    let mut at = Time::from_ns(10_000);
+    for hertz in [3_000_000_000, 500_000_000] {
+        h.set_frequency(at, Hertz::new(hertz));
+        assert_eq!(h.local_time(), at);
+        at += Time::from_ns(10_000);
+    }
+    bus.lines.software = true;
+    h.set_interrupt_lines(true, false, false);
+    assert!(h.wakes());
+    let before = h.instructions();
+    let mut now = at;
+    while let Stop::SharedAt(t) | Stop::Quantum(t) = h.run(now, now + Time::from_ns(100), &mut bus) {
+        now = t;
+    }
+    // The second `wfi` is asked for at the time of the instruction before it.
+    let executed = h.instructions() - before;
+    assert_eq!((h.local_time() - at).as_ns(), 2 * executed, "two nanoseconds each at 500 MHz");
+    // 10 us at 1 GHz, 10 us at 3 GHz, 10 us at 500 MHz, less what is still to come.
+    assert_eq!(h.stats().cycles, 10_000 + 30_000 + 5_000 + executed);
+}

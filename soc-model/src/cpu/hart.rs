@@ -209,10 +209,14 @@ impl Hart {
         self.clock.edge(Cycles::new(local))
     }
 
-    /// Changes the clock from the hart's own time, or `at` if that is later.
+    /// Changes the clock from the hart's own time, or `at` if that is later; the time until then is idle.
     pub fn set_frequency(&mut self, at: Time, frequency: Hertz) {
-        let at = at.max(self.local_time());
-        self.clock = self.clock.retuned(at, frequency);
+        let cycle = self.clock.at_or_after(at).get();
+        match &mut self.core {
+            Core::Functional(p) => p.advance_to(cycle, self.instret, Cause::Idle),
+            Core::InOrder(p) => p.advance_to(cycle, self.instret, Cause::Idle),
+        }
+        self.clock = self.clock.retuned(self.local_time(), frequency);
     }
 
     /// A line was written by someone else (DMA): the private caches drop it.
