@@ -13,6 +13,7 @@ use isa::rv64::{Class, Inst, Op, decode};
 pub(super) const SINK: u8 = 32;
 /// Longest run.
 const MAX_RUN: usize = 48;
+const _: () = assert!(MAX_RUN * 4 <= u8::MAX as usize, "offsets in a run are bytes");
 /// Entry points remembered; direct-mapped.
 const ENTRIES: usize = 1 << 14;
 /// Decoded instructions kept before everything is dropped.
@@ -42,6 +43,8 @@ pub(super) struct Micro {
     pub rm: u8,
     pub len: u8,
     pub flags: u8,
+    /// Distance from the start of the run: no instruction waits for the pc of the one before it.
+    pub offset: u8,
     pub imm: i32,
     /// Scoreboard indices of sources and destination; 0 is always ready.
     pub sources: [u8; 3],
@@ -50,7 +53,7 @@ pub(super) struct Micro {
 }
 
 impl Micro {
-    fn new(inst: &Inst, pc: u64) -> Self {
+    fn new(inst: &Inst, pc: u64, offset: u8) -> Self {
         let used = inst.op.row().format.operands();
         let pick = |int: bool, fp: bool, r: u8| if fp { FP_BASE + r } else { u8::from(int) * r };
         let class = inst.op.class();
@@ -84,6 +87,7 @@ impl Micro {
             rm: inst.rm,
             len: inst.len,
             flags,
+            offset,
             // The immediate of an atomic holds its ordering bits, which global order makes redundant.
             imm: if class == Class::Amo { 0 } else { inst.imm },
             sources: [
@@ -115,19 +119,18 @@ fn is_global(inst: &Inst, class: Class) -> bool {
     }
 }
 
+/// A decoded run by its entry point.
 #[derive(Clone, Copy)]
 struct Entry {
     pc: u64,
-    run: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Run {
     start: u32,
     len: u32,
     /// How often it was entered, for the class counts.
     entered: u64,
 }
+
+/// No run: instructions have even addresses.
+const VACANT: Entry = Entry { pc: u64::MAX, start: 0, len: 0, entered: 0 };
 
 /// Why there is no instruction to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,10 +141,10 @@ pub(super) enum NoCode {
     Illegal(u32),
 }
 
-/// Cache of decoded runs.
+/// Cache of decoded runs. The default has no table and only stands in while the real one is in use.
+#[derive(Default)]
 pub(super) struct Blocks {
     entries: Vec<Entry>,
-    runs: Vec<Run>,
     pub code: Vec<Micro>,
     pub epoch: u64,
     /// Executed in runs that were flushed since.
@@ -153,8 +156,7 @@ pub(super) struct Blocks {
 impl Blocks {
     pub(super) fn new() -> Self {
         Self {
-            entries: vec![Entry { pc: u64::MAX, run: 0 }; ENTRIES],
-            runs: Vec::new(),
+            entries: vec![VACANT; ENTRIES],
             code: Vec::new(),
             epoch: 0,
             counted: ClassCounts::default(),
@@ -166,15 +168,16 @@ impl Blocks {
     #[inline(always)]
     pub(super) fn enter(&mut self, pc: u64, memory: &mut GuestMemory) -> Result<(usize, usize), NoCode> {
         let slot = (pc >> 1) as usize & (ENTRIES - 1);
-        let entry = self.entries[slot];
-        let index = if entry.pc == pc { entry.run as usize } else { self.decode(pc, slot, memory)? };
-        let run = &mut self.runs[index];
+        if self.entries[slot].pc != pc {
+            self.decode(pc, slot, memory)?;
+        }
+        let run = &mut self.entries[slot];
         run.entered += 1;
         Ok((run.start as usize, run.len as usize))
     }
 
     #[inline(never)]
-    fn decode(&mut self, pc: u64, slot: usize, memory: &mut GuestMemory) -> Result<usize, NoCode> {
+    fn decode(&mut self, pc: u64, slot: usize, memory: &mut GuestMemory) -> Result<(), NoCode> {
         if self.code.len() > MAX_CODE {
             self.flush();
         }
@@ -188,7 +191,7 @@ impl Blocks {
                 Err(_) if at != pc => break,
                 Err(reason) => return Err(reason),
             };
-            let micro = Micro::new(&inst, at);
+            let micro = Micro::new(&inst, at, at.wrapping_sub(pc) as u8);
             memory.mark_code(at);
             memory.mark_code(at.wrapping_add(u64::from(inst.len) - 1));
             self.code.push(micro);
@@ -198,18 +201,24 @@ impl Blocks {
             }
         }
         let len = self.code.len() - start;
-        self.runs.push(Run { start: start as u32, len: len as u32, entered: 0 });
-        let run = self.runs.len() - 1;
-        self.entries[slot] = Entry { pc, run: run as u32 };
-        Ok(run)
+        let displaced = self.entries[slot];
+        self.count(displaced);
+        self.entries[slot] = Entry { pc, start: start as u32, len: len as u32, entered: 0 };
+        Ok(())
+    }
+
+    /// Books the instructions of a run that leaves the table.
+    fn count(&mut self, run: Entry) {
+        for micro in &self.code[run.start as usize..(run.start + run.len) as usize] {
+            self.counted.add(micro.class, run.entered);
+        }
     }
 
     /// Forgets all decoded code; the counts are kept.
     pub(super) fn flush(&mut self) {
         self.counted = self.classes();
         self.skipped = ClassCounts::default();
-        self.entries.fill(Entry { pc: u64::MAX, run: 0 });
-        self.runs.clear();
+        self.entries.fill(VACANT);
         self.code.clear();
     }
 
@@ -223,7 +232,7 @@ impl Blocks {
     /// Retired instructions by class.
     pub(super) fn classes(&self) -> ClassCounts {
         let mut counts = self.counted;
-        for run in &self.runs {
+        for run in &self.entries {
             for micro in &self.code[run.start as usize..(run.start + run.len) as usize] {
                 counts.add(micro.class, run.entered);
             }

@@ -150,6 +150,32 @@ impl TagArray {
         Some(Victim { addr: line << shift, dirty: entry & 1 == 1 })
     }
 
+    /// Drops the lines that overlap `bytes` bytes at `addr`; the work is bounded by the size of the cache.
+    pub fn invalidate_range(&mut self, addr: u64, bytes: u64) {
+        let first = addr >> self.line_shift;
+        let last = addr.saturating_add(bytes.saturating_sub(1)) >> self.line_shift;
+        if bytes == 0 {
+            return;
+        }
+        if last - first < self.entries.len() as u64 {
+            for line in first..=last {
+                self.invalidate(line << self.line_shift);
+            }
+            return;
+        }
+        for set in self.entries.chunks_exact_mut(self.ways) {
+            let mut kept = 0;
+            for way in 0..set.len() {
+                let entry = set[way];
+                if !(first..=last).contains(&(entry >> 1)) {
+                    set[kept] = entry;
+                    kept += 1;
+                }
+            }
+            set[kept..].fill(EMPTY);
+        }
+    }
+
     /// Drops every line; returns how many were dirty.
     pub fn clear(&mut self) -> u64 {
         let dirty = self.entries.iter().filter(|&&e| e != EMPTY && e & 1 == 1).count() as u64;
@@ -218,6 +244,11 @@ impl SharedCache {
         self.tags.invalidate(addr).is_some_and(|v| v.dirty)
     }
 
+    /// DMA takes a range over.
+    pub fn invalidate_range(&mut self, addr: u64, bytes: u64) {
+        self.tags.invalidate_range(addr, bytes);
+    }
+
     fn place(&mut self, addr: u64, dirty: bool) -> Option<u64> {
         let victim = self.tags.fill(addr, dirty).filter(|v| v.dirty)?;
         self.write_backs += 1;
@@ -269,6 +300,19 @@ mod tests {
             });
             set.push((line, now, write));
             assert_eq!(t.fill(addr, write), expected);
+        }
+    }
+
+    #[test]
+    fn a_range_goes_line_by_line_or_in_one_sweep() {
+        for bytes in [64 * 3, 64 * 64] {
+            let mut t = TagArray::new(&SMALL).expect("valid");
+            for line in [0, 1, 2, 3, 100, 101] {
+                t.fill(line * 64, false);
+            }
+            t.invalidate_range(64 + 5, bytes - 10);
+            let present: Vec<u64> = (0..200).filter(|line| t.contains(line * 64)).collect();
+            assert_eq!(present, [0, 100, 101]);
         }
     }
 

@@ -40,6 +40,9 @@ pub struct Clint {
     mtimecmp: Vec<u64>,
 }
 
+/// Deadlines in the last of the five hours of simulated time count as never: nothing may overflow behind them.
+const LAST_DEADLINE: Time = Time::new(u64::MAX - 3600 * FS_PER_S);
+
 const MTIMECMP: u64 = 0x4000;
 const MTIME: u64 = 0xbff8;
 
@@ -86,7 +89,7 @@ impl Clint {
         }
         let ticks = u128::from(self.ticks(now)) + u128::from(at - self.mtime(now));
         let fs = (ticks * u128::from(FS_PER_S)).div_ceil(u128::from(self.timebase_hz));
-        u64::try_from(fs).ok().map(Time::new)
+        u64::try_from(fs).ok().map(Time::new).filter(|&t| t < LAST_DEADLINE)
     }
 
     /// Reads a register.
@@ -216,6 +219,9 @@ impl Plic {
     #[must_use]
     pub fn external(&self, hart: usize) -> bool {
         self.contexts.get(hart).is_some_and(|context| {
+            if self.pending & context.enable == 0 {
+                return false;
+            }
             let best = self.best(context);
             best != 0 && self.priority[best as usize] > context.threshold
         })
@@ -367,6 +373,8 @@ mod tests {
         assert_eq!(at, MS + Time::from_ns(100));
         assert!(c.timer(at, 1) && !c.timer(Time::new(at.get() - 1), 1));
         assert_eq!(c.deadline(MS, 0), None, "the reset value lies beyond simulated time");
+        c.store(MS, 0x4000, 8, u64::MAX / 100_000_000).expect("mtimecmp of hart 0");
+        assert_eq!(c.deadline(MS, 0), None, "at the very end of simulated time");
     }
 
     #[test]

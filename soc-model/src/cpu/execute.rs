@@ -357,11 +357,8 @@ impl Hart {
         memory: &mut GuestMemory,
     ) -> Result<u64, Exit> {
         match u.op {
-            Op::Fence => Ok(next),
-            Op::FenceI => {
-                self.blocks.flush();
-                Ok(next)
-            }
+            // The loop drops its decoded code after `fence.i`.
+            Op::Fence | Op::FenceI => Ok(next),
             Op::Ecall => Err(Exit::Trap(cause::ECALL_M, 0)),
             Op::Ebreak => Err(Exit::Trap(cause::BREAKPOINT, pc)),
             Op::Mret => Ok(self.csr.mret()),

@@ -209,17 +209,26 @@ impl Hart {
         self.clock.edge(Cycles::new(local))
     }
 
-    /// Changes the clock from the hart's own time, or `at` if that is later.
+    /// Changes the clock from the hart's own time, or `at` if that is later; the time until then is idle.
     pub fn set_frequency(&mut self, at: Time, frequency: Hertz) {
-        let at = at.max(self.local_time());
-        self.clock = self.clock.retuned(at, frequency);
+        let cycle = self.clock.at_or_after(at).get();
+        match &mut self.core {
+            Core::Functional(p) => p.advance_to(cycle, self.instret, Cause::Idle),
+            Core::InOrder(p) => p.advance_to(cycle, self.instret, Cause::Idle),
+        }
+        self.clock = self.clock.retuned(self.local_time(), frequency);
     }
 
     /// A line was written by someone else (DMA): the private caches drop it.
     pub fn invalidate_line(&mut self, addr: u64) {
+        self.invalidate_range(addr, 1);
+    }
+
+    /// A range was written by someone else (DMA); cheap for any size.
+    pub fn invalidate_range(&mut self, addr: u64, bytes: u64) {
         match &mut self.core {
-            Core::Functional(p) => p.invalidate_line(addr),
-            Core::InOrder(p) => p.invalidate_line(addr),
+            Core::Functional(p) => p.invalidate(addr, bytes),
+            Core::InOrder(p) => p.invalidate(addr, bytes),
         }
     }
 
@@ -237,7 +246,7 @@ impl Hart {
             Core::Functional(p) => s.causes = p.account(self.instret),
             Core::InOrder(p) => {
                 s.causes = p.account(self.instret);
-                (s.mispredicts, s.write_backs) = (p.mispredicts, p.write_backs);
+                (s.mispredicts, s.write_backs, s.prefetches) = (p.mispredicts, p.write_backs, p.prefetches);
                 (s.l1i_misses, s.l1d_misses, s.l2_misses) = (p.l1i_misses, p.l1d_misses, p.l2_misses);
             }
         }
@@ -250,19 +259,24 @@ impl Hart {
         let recording = self.commits.is_some();
         let idle = Core::Functional(Functional::default());
         let mut core = core::mem::replace(&mut self.core, idle);
+        // Apart from the hart, so that instructions can change the hart while their run is read.
+        let mut b = core::mem::take(&mut self.blocks);
+        let b = &mut b;
         let stop = match (&mut core, recording) {
-            (Core::Functional(p), false) => self.run_core::<_, _, false>(p, now, until, bus),
-            (Core::Functional(p), true) => self.run_core::<_, _, true>(p, now, until, bus),
-            (Core::InOrder(p), false) => self.run_core::<_, _, false>(p.as_mut(), now, until, bus),
-            (Core::InOrder(p), true) => self.run_core::<_, _, true>(p.as_mut(), now, until, bus),
+            (Core::Functional(p), false) => self.run_core::<_, _, false>(p, b, now, until, bus),
+            (Core::Functional(p), true) => self.run_core::<_, _, true>(p, b, now, until, bus),
+            (Core::InOrder(p), false) => self.run_core::<_, _, false>(p.as_mut(), b, now, until, bus),
+            (Core::InOrder(p), true) => self.run_core::<_, _, true>(p.as_mut(), b, now, until, bus),
         };
         self.core = core;
+        self.blocks = core::mem::take(b);
         stop
     }
 
     fn run_core<P: Pipeline, B: Bus, const RECORD: bool>(
         &mut self,
         p: &mut P,
+        blocks: &mut Blocks,
         now: Time,
         until: Time,
         bus: &mut B,
@@ -295,14 +309,14 @@ impl Hart {
                 p.redirect();
             }
             let epoch = out.bus.memory().code_epoch();
-            if epoch != self.blocks.epoch {
-                self.blocks.epoch = epoch;
-                self.blocks.flush();
+            if epoch != blocks.epoch {
+                blocks.epoch = epoch;
+                blocks.flush();
                 if out.bus.memory().take_watch_hit() {
                     return Stop::Watch(out.edge(cycle));
                 }
             }
-            match self.run_block::<P, B, RECORD>(p, &mut out) {
+            match self.run_block::<P, B, RECORD>(p, blocks, &mut out) {
                 RunEnd::Next(pc) => self.pc = pc,
                 RunEnd::NotYet(pc) => {
                     self.pc = pc;
@@ -352,23 +366,26 @@ impl Hart {
     fn run_block<P: Pipeline, B: Bus, const RECORD: bool>(
         &mut self,
         p: &mut P,
+        blocks: &mut Blocks,
         out: &mut Outside<'_, B>,
     ) -> RunEnd {
-        let mut pc = self.pc;
-        let (start, len) = match self.blocks.enter(pc, out.bus.memory()) {
+        let base = self.pc;
+        let (start, len) = match blocks.enter(base, out.bus.memory()) {
             Ok(run) => run,
-            Err(NoCode::Illegal(word)) => return RunEnd::Trap(pc, cause::ILLEGAL, u64::from(word)),
-            Err(NoCode::Fault(addr)) => return RunEnd::Trap(pc, cause::FETCH_FAULT, addr),
+            Err(NoCode::Illegal(word)) => return RunEnd::Trap(base, cause::ILLEGAL, u64::from(word)),
+            Err(NoCode::Fault(addr)) => return RunEnd::Trap(base, cause::FETCH_FAULT, addr),
         };
         let left = usize::try_from(self.limit - self.instret).unwrap_or(usize::MAX);
         let end = start + len.min(left);
         let mut synced = start;
         let mut at = start;
+        let mut follows = base;
+        let mut micros = blocks.code[start..end].iter();
         let result = loop {
-            if at == end {
-                break RunEnd::Next(pc);
-            }
-            let u = self.blocks.code[at];
+            let Some(u) = micros.next() else {
+                break RunEnd::Next(follows);
+            };
+            let pc = base.wrapping_add(u64::from(u.offset));
             if u.flags & SYNC != 0 {
                 self.instret += (at - synced) as u64;
                 synced = at;
@@ -377,17 +394,17 @@ impl Hart {
                 if (u.flags & NEW_LINE != 0 || at == start) && p.fetch(pc, u.len, out).is_err() {
                     break RunEnd::NotYet(pc);
                 }
-                p.issue(&u);
+                p.issue(u);
             }
             // Global order first: a look-up that is done again later would find what it brought in itself.
-            if u.flags & SYNC != 0 && self.synchronise(p, &u, out).is_err() {
+            if u.flags & SYNC != 0 && self.synchronise(p, u, out).is_err() {
                 break RunEnd::NotYet(pc);
             }
-            if P::TIMED && u.flags & MEMORY != 0 && self.look_up(p, &u, out).is_err() {
+            if P::TIMED && u.flags & MEMORY != 0 && self.look_up(p, u, out).is_err() {
                 break RunEnd::NotYet(pc);
             }
-            let before = if RECORD { Some(self.address(&u)) } else { None };
-            let (next, stop) = match self.execute(&u, pc, out.bus.memory()) {
+            let before = if RECORD { Some(self.address(u)) } else { None };
+            let (next, stop) = match self.execute(u, pc, out.bus.memory()) {
                 Ok(next) => (next, None),
                 Err(Exit::Touched(next)) => (next, Some(RunEnd::Next(next))),
                 Err(Exit::Wait(next)) => (next, Some(RunEnd::Wait(next))),
@@ -395,7 +412,7 @@ impl Hart {
                 Err(Exit::Device(addr)) => {
                     self.instret += (at - synced) as u64;
                     synced = at;
-                    match self.device(p, &u, addr, out) {
+                    match self.device(p, u, addr, out) {
                         Ok(true) => (pc.wrapping_add(u64::from(u.len)), None),
                         Ok(false) => break RunEnd::NotYet(pc),
                         Err(cause) => break RunEnd::Trap(pc, cause, addr),
@@ -403,10 +420,10 @@ impl Hart {
                 }
             };
             if RECORD {
-                self.record(&u, pc, before, out.bus.memory());
+                self.record(u, pc, before, out.bus.memory());
             }
             if P::TIMED {
-                p.retire(&u, pc, next);
+                p.retire(u, pc, next);
                 match u.op {
                     Op::Mret => p.redirect(),
                     Op::Fence => p.drain(),
@@ -415,19 +432,17 @@ impl Hart {
                 }
             }
             at += 1;
-            pc = next;
+            follows = next;
             if let Some(stop) = stop {
                 break stop;
-            }
-            if u.op == Op::FenceI {
-                // The decoded run is gone.
-                self.instret += (at - synced) as u64;
-                return RunEnd::Next(pc);
             }
         };
         self.instret += (at - synced) as u64;
         if at != start + len {
-            self.blocks.not_executed(at, start + len);
+            blocks.not_executed(at, start + len);
+        }
+        if at > start && blocks.code[at - 1].op == Op::FenceI {
+            blocks.flush();
         }
         result
     }
@@ -453,7 +468,7 @@ impl Hart {
         if cycle > out.now_cycle {
             return Err(NotYet);
         }
-        if u.class == Class::System {
+        if !matches!(u.op, Op::Fence | Op::Wfi) && u.class == Class::System {
             self.moment.mtime = out.bus.mtime(out.edge(cycle));
         }
         Ok(())

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Models: issue width, memory ports, operand readiness, load-use, unpipelined divide, bimodal prediction with
-//! return stack and indirect targets, private caches with outstanding misses.
-//! Does not model: prefetchers, TLBs, pairing rules beyond width and ports, store forwarding (an L1 hit), the second
+//! return stack and indirect targets, private caches with outstanding misses, a sequential prefetcher into the L2.
+//! Does not model: strided prefetch, TLBs, pairing rules beyond width and ports, store forwarding (an L1 hit), the second
 //! line of an access that crosses lines, bank conflicts.
 //! Source: LLVM `AArch64SchedA510.td` (issue and latencies of the Cortex-A510, the A520's published predecessor),
 //! chipsandcheese.com "Arm's Cortex A510" (2023-10-01), AnandTech 18871 (Cortex-A520); what those do not say is an
@@ -34,6 +34,8 @@ pub struct InOrderConfig {
     pub memory_ports: u32,
     /// Outstanding line misses.
     pub miss_registers: u32,
+    /// Lines fetched ahead when a miss continues a sequential stream; 0 is no prefetching.
+    pub prefetch_lines: u32,
     /// Result latency of a multiply.
     pub mul_cycles: u32,
     /// Result latency of a divide; the unit is busy as long.
@@ -96,6 +98,7 @@ impl InOrderConfig {
             memory_ports: 2,
             // Estimate, accuracy class C.
             miss_registers: 8,
+            prefetch_lines: 4,
             // LLVM AArch64SchedA510: multiply 3, divide 8 to 16 (64-bit: 16), FP 4.
             mul_cycles: 3,
             div_cycles: 16,
@@ -168,6 +171,8 @@ struct Miss {
 
 const LINE_SHIFT: u32 = 6;
 const TARGETS: usize = 256;
+/// Sequential streams followed at once; estimate, accuracy class C.
+const STREAMS: usize = 4;
 
 /// State of an in-order core.
 #[derive(Clone, Debug)]
@@ -192,6 +197,9 @@ pub(super) struct InOrder {
     misses_end: u64,
     /// Result of the last `data`: when, and what waiting for it is called.
     data_ready: (u64, Cause),
+    /// Lines at which a sequential stream would miss next; the oldest is replaced first.
+    streams: [u64; STREAMS],
+    next_stream: usize,
     counters: Vec<u8>,
     targets: Vec<u64>,
     returns: Vec<u64>,
@@ -201,6 +209,7 @@ pub(super) struct InOrder {
     pub l1d_misses: u64,
     pub l2_misses: u64,
     pub write_backs: u64,
+    pub prefetches: u64,
 }
 
 impl InOrder {
@@ -238,6 +247,8 @@ impl InOrder {
             misses: Vec::new(),
             misses_end: 0,
             data_ready: (0, Cause::Dependency),
+            streams: [u64::MAX; STREAMS],
+            next_stream: 0,
             counters: vec![1; config.predictor_entries as usize],
             targets: vec![0; TARGETS],
             returns: Vec::new(),
@@ -247,6 +258,7 @@ impl InOrder {
             l1d_misses: 0,
             l2_misses: 0,
             write_backs: 0,
+            prefetches: 0,
         })
     }
 
@@ -277,8 +289,8 @@ impl InOrder {
         }
     }
 
-    /// A line arrives from outside: into the L2, pushing a victim out, and into an L1.
-    fn fill_l2<B: Bus>(&mut self, line: u64, write: bool, fetch: bool, out: &mut Outside<'_, B>) {
+    /// A line arrives from outside: into the L2, pushing a victim out.
+    fn fill_l2<B: Bus>(&mut self, line: u64, out: &mut Outside<'_, B>) {
         if let Some(victim) = self.l2.fill(line, false) {
             let inner = self.l1d.invalidate(victim.addr).is_some_and(|v| v.dirty);
             self.l1i.invalidate(victim.addr);
@@ -288,7 +300,35 @@ impl InOrder {
                 out.bus.write_back(now, out.hart, victim.addr);
             }
         }
-        self.fill_l1(line, write, fetch);
+    }
+
+    /// After a miss at the global time: asks for the lines behind it if it continues a stream.
+    fn prefetch<B: Bus>(&mut self, line: u64, out: &mut Outside<'_, B>) {
+        const PAGE_LINES: u64 = 4096 >> LINE_SHIFT;
+        let number = line >> LINE_SHIFT;
+        let Some(stream) = self.streams.iter().position(|&expected| expected == number) else {
+            self.streams[self.next_stream] = number + 1;
+            self.next_stream = (self.next_stream + 1) % STREAMS;
+            return;
+        };
+        let mut next = number + 1;
+        let last = number + u64::from(self.config.prefetch_lines);
+        // Physical pages are not followed by their virtual neighbours, so prefetchers stop at page ends.
+        while next <= last && !next.is_multiple_of(PAGE_LINES) {
+            let addr = next << LINE_SHIFT;
+            if !self.l2.contains(addr) {
+                if self.misses.len() >= self.config.miss_registers as usize {
+                    break;
+                }
+                let (done, cause) = out.line(self.cycle, addr, false, false);
+                self.fill_l2(addr, out);
+                self.misses.push(Miss { line: next, done, cause });
+                self.misses_end = self.misses_end.max(done);
+                self.prefetches += 1;
+            }
+            next += 1;
+        }
+        self.streams[stream] = next;
     }
 
     /// Room in the miss registers, waiting if there is none.
@@ -329,11 +369,15 @@ impl InOrder {
         self.l1d_misses += 1;
         self.l2_misses += 1;
         let (done, cause) = out.line(self.cycle, line, write, false);
-        self.fill_l2(line, write, false, out);
+        self.fill_l2(line, out);
+        self.fill_l1(line, write, false);
         let done = done + l2_latency;
         self.misses.push(Miss { line: line >> LINE_SHIFT, done, cause });
         self.misses_end = self.misses_end.max(done);
         self.data_ready = (done, cause);
+        if self.config.prefetch_lines > 0 {
+            self.prefetch(line, out);
+        }
         Ok(())
     }
 
@@ -356,7 +400,8 @@ impl InOrder {
         self.l1i_misses += 1;
         self.l2_misses += 1;
         let (done, _) = out.line(self.cycle, addr, false, true);
-        self.fill_l2(addr, false, true, out);
+        self.fill_l2(addr, out);
+        self.fill_l1(addr, false, true);
         self.stall(done + latency, Cause::Frontend);
         Ok(())
     }
@@ -522,10 +567,10 @@ impl Pipeline for InOrder {
         self.stall(self.cycle + u64::from(self.config.serialise_cycles), Cause::System);
     }
 
-    fn invalidate_line(&mut self, addr: u64) {
-        self.l1d.invalidate(addr);
-        self.l1i.invalidate(addr);
-        self.l2.invalidate(addr);
+    fn invalidate(&mut self, addr: u64, bytes: u64) {
+        self.l1d.invalidate_range(addr, bytes);
+        self.l1i.invalidate_range(addr, bytes);
+        self.l2.invalidate_range(addr, bytes);
     }
 
     fn invalidate_code(&mut self) {

@@ -70,7 +70,7 @@ impl Page {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Region {
     base: u64,
     pages: Vec<Option<Box<Page>>>,
@@ -98,8 +98,9 @@ pub struct Residency {
 /// Sparse guest memory.
 #[derive(Clone, Debug, Default)]
 pub struct GuestMemory {
-    /// Region 0 is the one with the fast path: declare DRAM first.
-    regions: Vec<Region>,
+    /// The region with the fast path, empty until one is declared: declare DRAM first.
+    main: Region,
+    others: Vec<Region>,
     /// Hart and line of every outstanding load-reserved.
     reservations: Vec<(usize, u64)>,
     code_epoch: u64,
@@ -124,12 +125,17 @@ impl GuestMemory {
             return Err(RegionError::Unaligned { base, bytes });
         }
         let end = base.checked_add(bytes).ok_or(RegionError::Overlap { base, bytes })?;
-        let clash = self.regions.iter().any(|r| base < r.base + r.bytes() && r.base < end);
+        let clash = self.regions().any(|r| base < r.base + r.bytes() && r.base < end);
         let pages = usize::try_from(bytes >> PAGE_SHIFT).map_err(|_| RegionError::Overlap { base, bytes })?;
         if clash {
             return Err(RegionError::Overlap { base, bytes });
         }
-        self.regions.push(Region { base, pages: vec![None; pages], address_only: Vec::new() });
+        let region = Region { base, pages: vec![None; pages], address_only: Vec::new() };
+        if self.main.pages.is_empty() {
+            self.main = region;
+        } else {
+            self.others.push(region);
+        }
         Ok(())
     }
 
@@ -144,8 +150,7 @@ impl GuestMemory {
         }
         let end = base.checked_add(bytes).ok_or(RegionError::Outside { base, bytes })?;
         let region = self
-            .regions
-            .iter_mut()
+            .regions_mut()
             .find(|r| base >= r.base && end <= r.base + r.bytes())
             .ok_or(RegionError::Outside { base, bytes })?;
         let first = ((base - region.base) >> PAGE_SHIFT) as usize;
@@ -159,7 +164,7 @@ impl GuestMemory {
     #[must_use]
     pub fn residency(&self) -> Residency {
         let mut r = Residency::default();
-        for region in &self.regions {
+        for region in self.regions() {
             r.declared_bytes += region.bytes();
             r.pages += region.pages.iter().filter(|p| p.is_some()).count() as u64;
             let hidden = (0..region.pages.len()).filter(|&p| region.is_address_only(p)).count();
@@ -172,21 +177,36 @@ impl GuestMemory {
     #[inline]
     #[must_use]
     pub fn contains(&self, addr: u64) -> bool {
-        self.regions.iter().any(|r| addr.wrapping_sub(r.base) < r.bytes())
+        self.regions().any(|r| addr.wrapping_sub(r.base) < r.bytes())
+    }
+
+    fn regions(&self) -> impl Iterator<Item = &Region> {
+        core::iter::once(&self.main).chain(&self.others)
+    }
+
+    fn regions_mut(&mut self) -> impl Iterator<Item = &mut Region> {
+        core::iter::once(&mut self.main).chain(&mut self.others)
+    }
+
+    /// A region by its place in the order of `regions`.
+    fn region(&self, index: usize) -> &Region {
+        if index == 0 { &self.main } else { &self.others[index - 1] }
+    }
+
+    fn region_mut(&mut self, index: usize) -> &mut Region {
+        if index == 0 { &mut self.main } else { &mut self.others[index - 1] }
     }
 
     #[inline(always)]
     fn fast_page(&self, addr: u64) -> Option<&Page> {
-        let region = self.regions.first()?;
-        let index = addr.wrapping_sub(region.base) >> PAGE_SHIFT;
-        region.pages.get(index as usize)?.as_deref()
+        let index = addr.wrapping_sub(self.main.base) >> PAGE_SHIFT;
+        self.main.pages.get(index as usize)?.as_deref()
     }
 
     #[inline(always)]
     fn fast_page_mut(&mut self, addr: u64) -> Option<&mut Page> {
-        let region = self.regions.first_mut()?;
-        let index = addr.wrapping_sub(region.base) >> PAGE_SHIFT;
-        region.pages.get_mut(index as usize)?.as_deref_mut()
+        let index = addr.wrapping_sub(self.main.base) >> PAGE_SHIFT;
+        self.main.pages.get_mut(index as usize)?.as_deref_mut()
     }
 
     /// Reads `N` little-endian bytes, `None` if that needs the slow path.
@@ -247,8 +267,7 @@ impl GuestMemory {
 
     fn locate(&self, addr: u64) -> Result<(usize, usize), MemoryFault> {
         let (r, region) = self
-            .regions
-            .iter()
+            .regions()
             .enumerate()
             .find(|(_, r)| addr.wrapping_sub(r.base) < r.bytes())
             .ok_or(MemoryFault::Unmapped(addr))?;
@@ -283,7 +302,7 @@ impl GuestMemory {
             let offset = at as usize & (PAGE_BYTES - 1);
             let part = (PAGE_BYTES - offset).min(out.len());
             let (head, tail) = out.split_at_mut(part);
-            match &self.regions[r].pages[page] {
+            match &self.region(r).pages[page] {
                 Some(page) => head.copy_from_slice(&page.data[offset..offset + part]),
                 None => head.fill(0),
             }
@@ -306,7 +325,7 @@ impl GuestMemory {
             let offset = at as usize & (PAGE_BYTES - 1);
             let part = (PAGE_BYTES - offset).min(bytes.len());
             let (head, tail) = bytes.split_at(part);
-            let page = self.regions[r].pages[page].get_or_insert_with(Page::new);
+            let page = self.region_mut(r).pages[page].get_or_insert_with(Page::new);
             page.data[offset..offset + part].copy_from_slice(head);
             if page.marked {
                 self.touch_marks(r, at, part);
@@ -320,7 +339,7 @@ impl GuestMemory {
 
     /// A write of `bytes` at `at` inside one page: drops the marks it hits.
     fn touch_marks(&mut self, region: usize, at: u64, bytes: usize) {
-        let region = &mut self.regions[region];
+        let region = self.region_mut(region);
         let index = ((at - region.base) >> PAGE_SHIFT) as usize;
         let page = region.pages[index].as_mut().expect("a written page is resident");
         let first = (at as usize & (PAGE_BYTES - 1)) >> LINE_SHIFT;
@@ -345,7 +364,7 @@ impl GuestMemory {
 
     fn mark(&mut self, addr: u64) {
         let Ok((r, page)) = self.locate(addr) else { return };
-        let page = self.regions[r].pages[page].get_or_insert_with(Page::new);
+        let page = self.region_mut(r).pages[page].get_or_insert_with(Page::new);
         let line = (addr as usize & (PAGE_BYTES - 1)) >> LINE_SHIFT;
         page.marks[line / 64] |= 1 << (line % 64);
         page.marked = true;

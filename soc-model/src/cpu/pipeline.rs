@@ -69,8 +69,8 @@ pub(super) trait Pipeline {
     fn drain(&mut self);
     /// Pays for a trap or a return from one, and forgets the fetch position.
     fn redirect(&mut self);
-    /// A line changed hands: DMA wrote it or another agent owns it now.
-    fn invalidate_line(&mut self, addr: u64);
+    /// Lines changed hands: DMA wrote them or another agent owns them now.
+    fn invalidate(&mut self, addr: u64, bytes: u64);
     /// `fence.i`.
     fn invalidate_code(&mut self);
     /// Cycles by cause so far.
@@ -110,7 +110,7 @@ impl Pipeline for Functional {
     }
     fn drain(&mut self) {}
     fn redirect(&mut self) {}
-    fn invalidate_line(&mut self, _: u64) {}
+    fn invalidate(&mut self, _: u64, _: u64) {}
     fn invalidate_code(&mut self) {}
     fn account(&self, instret: u64) -> [u64; CAUSES.len()] {
         let mut causes = self.account.causes;

@@ -130,6 +130,8 @@ pub struct HartStats {
     pub l1d_misses: u64,
     /// Private L2 misses, instructions and data.
     pub l2_misses: u64,
+    /// Lines fetched ahead into the L2.
+    pub prefetches: u64,
     /// Dirty lines sent out of the private caches.
     pub write_backs: u64,
 }

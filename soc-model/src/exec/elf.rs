@@ -100,7 +100,7 @@ fn segments<'a>(
 
 /// Address of a doubleword symbol, if there is one.
 fn symbol(parsed: &ElfFile64<'_, Endianness>, name: &str) -> Result<Option<u64>, ExecError> {
-    let Some(symbol) = parsed.symbols().find(|s| s.name() == Ok(name) && s.is_definition()) else {
+    let Some(symbol) = parsed.symbols().find(|s| s.name() == Ok(name) && !s.is_undefined()) else {
         return Ok(None);
     };
     let addr = symbol.address();

@@ -80,6 +80,8 @@ pub struct ExecHart {
     pub l1d_misses: u64,
     /// L2 misses.
     pub l2_misses: u64,
+    /// Lines fetched ahead.
+    pub prefetches: u64,
 }
 
 /// What came out.
@@ -436,6 +438,7 @@ fn summary(id: usize, s: HartStats) -> ExecHart {
         l1i_misses: s.l1i_misses,
         l1d_misses: s.l1d_misses,
         l2_misses: s.l2_misses,
+        prefetches: s.prefetches,
     }
 }
 
