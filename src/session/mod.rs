@@ -5,7 +5,8 @@ mod host;
 
 use std::path::{Path, PathBuf};
 
-use reports::{HostFacts, RunRecord};
+use reports::RunRecord;
+use reports::write::HostFacts;
 use sim_kernel::Stream;
 use soc_model::config::SocConfig;
 use soc_model::soc::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder, SocFault};

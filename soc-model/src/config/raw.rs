@@ -107,6 +107,8 @@ pub(crate) struct RawInOrder {
     pub(crate) predictor_entries: u32,
     /// Entries of the return-address stack.
     pub(crate) return_stack_entries: u32,
+    /// Lines fetched ahead of a sequential stream; 0 is no prefetching.
+    pub(crate) prefetch_lines: u32,
     /// Outstanding private-cache misses.
     pub(crate) miss_registers: u32,
 }

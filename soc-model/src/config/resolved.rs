@@ -124,6 +124,8 @@ pub struct InOrderConfig {
     pub predictor_entries: u32,
     /// Entries of the return-address stack.
     pub return_stack_entries: u32,
+    /// Lines fetched ahead of a sequential stream; 0 is no prefetching.
+    pub prefetch_lines: u32,
     /// Outstanding private-cache misses.
     pub miss_registers: u32,
 }

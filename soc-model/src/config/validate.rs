@@ -94,6 +94,7 @@ impl Checks<'_> {
             ("serialise", core.serialise, 1, 200),
             ("mispredict-penalty", core.mispredict_penalty, 1, 40),
             ("return-stack-entries", core.return_stack_entries, 1, 64),
+            ("prefetch-lines", core.prefetch_lines, 0, 16),
             ("miss-registers", core.miss_registers, 1, 64),
         ] {
             self.range(&format!("{path}.{key}"), value.into(), low, high);
@@ -305,6 +306,7 @@ fn core_of(cluster: &RawCluster) -> CoreConfig {
         serialise_cycles: core.serialise,
         predictor_entries: core.predictor_entries,
         return_stack_entries: core.return_stack_entries,
+        prefetch_lines: core.prefetch_lines,
         miss_registers: core.miss_registers,
     })
 }

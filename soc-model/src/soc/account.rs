@@ -378,7 +378,7 @@ fn active_cycles(s: &Snapshot) -> u64 {
 }
 
 fn served(from: &MemoryStats, to: &MemoryStats) -> [(u64, u64); 2] {
-    let d = |b: &crate::dram::system::Moved, a: &crate::dram::system::Moved| {
+    let d = |b: &crate::dram::config::Moved, a: &crate::dram::config::Moved| {
         (b.read_bytes - a.read_bytes, b.write_bytes - a.write_bytes)
     };
     [d(&to.npu, &from.npu), d(&to.cpu, &from.cpu)]

@@ -348,6 +348,7 @@ fn harts(cfg: &SocConfig) -> Result<(Vec<Hart>, Vec<String>), BuildError> {
             serialise_cycles: core.serialise_cycles,
             predictor_entries: core.predictor_entries,
             return_stack: core.return_stack_entries,
+            prefetch_lines: core.prefetch_lines,
             l1i: cache(&c.l1i),
             l1d,
             l2: cache(&c.l2),
