@@ -151,12 +151,13 @@ impl Plan {
                 model.h.head_group,
             ),
         ) + model.h.panel * 4;
-        // Enough slots that every weight channel has one in flight and one being used.
-        let count = if left / MAX_SLOTS >= step { MAX_SLOTS } else { left / step };
+        // Many slots where they can be large; four (two a weight channel) where more would make tiles short.
+        let most = if left / MAX_SLOTS >= 64 * 1024 { MAX_SLOTS } else { 4 };
+        let count = (left / step).min(most);
         if left < least || count < 2 {
             return None;
         }
-        self.slot_count = count.min(MAX_SLOTS);
+        self.slot_count = count;
         // A DMA run is at most 256 KiB.
         self.slot_bytes = (left / self.slot_count).min(256 * 1024) / 64 * 64;
         Some(self)
@@ -166,7 +167,8 @@ impl Plan {
         let mut b = Bump { at: 0 };
         let mut p = Self::constants(model, caps, rows, &mut b);
         p.resident = true;
-        p.attention(caps, model, 256)?;
+        // K/V buffers take at most an eighth of the scratchpad.
+        p.attention(caps, model, (caps.spm / (64 * model.h.head_dim) / 16 * 16).clamp(16, 512))?;
         p.x = b.take(rows * model.h.hidden * 4);
         p.a = b.take(rows * p.a_stride);
         p.a2 = b.take(rows * p.a_stride);
@@ -214,8 +216,6 @@ impl Plan {
         p.out = [dense.take(tile), dense.take(tile)];
         p.res = [dense.take(tile), dense.take(tile)];
         p.up = dense.take(rows * panel * 2);
-        p.logits_panels = (tile / (panel * 4)).max(1);
-        p.logits = p.out;
         b.at = b.at.max(dense.at);
         let row = model.h.hidden * 6;
         let mut batch = 8;
@@ -226,6 +226,9 @@ impl Plan {
         let mut rows_at = Bump { at: base };
         p.row = [rows_at.take(batch * row), rows_at.take(batch * row)];
         b.at = b.at.max(rows_at.at);
+        // The head comes when all three uses are over: its logits may take the whole region.
+        p.logits_panels = ((b.at - base) / 2 / (panel * 4)).clamp(1, 64);
+        p.logits = [base, base + p.logits_panels * panel * 4];
         p.finish(caps, model, &mut b, 0)
     }
 
