@@ -166,6 +166,27 @@ fn tile(cx: &Context, j: &Panel, b: u64, k: u64, to: u64, output: Option<Output>
     Command::gemm(g, Some(x))
 }
 
+fn is_last(cx: &Context, head: u64) -> bool {
+    head + 1 == share(cx.model.h.kv_heads, cx.core, cx.caps.cores).1
+}
+
+/// What QKV of `head` posts when it is computed.
+fn qkv_done(cx: &Context, head: u64) -> Sem {
+    if !cx.plan.resident && is_last(cx, head) { (sem::QKV_LAST, 2) } else { (sem::QKV_DONE, 1) }
+}
+
+/// What the rotation of `head` acquires.
+#[must_use]
+pub fn rotation_waits(cx: &Context, head: u64) -> Sem { (qkv_done(cx, head).0, 1) }
+
+/// Tells the cluster that this core has read its QKV input, over which attention outputs will be gathered
+/// (spilled): the smallest copy onto itself carries the post behind the last head's GEMM.
+pub fn input_read<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
+    let at = cx.plan.result;
+    let own = Dma { cmask: 1 << cx.core, ..linear(2, cx.caps.out_channel(), 0, granule(at), at, 16) };
+    e.push(&[(sem::QKV_LAST, 1)], &[(sem::A_DONE, 1)], cx.tag, Command::dma(own));
+}
+
 /// QKV of this core's KV head `head` (the `i`-th of its heads).
 pub fn qkv<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, head: u64, i: u64, first: Option<Sem>) {
     let (m, p) = (cx.model, cx.plan);
@@ -188,7 +209,7 @@ pub fn qkv<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, head: u
             keep: false,
             output: Some(output),
             acquire: if q == 0 { first } else { None },
-            post: (q + 1 == panels).then_some((sem::QKV_DONE, 1)),
+            post: (q + 1 == panels).then_some(qkv_done(cx, head)),
         };
         panel(e, cx, slots, &job);
     }
@@ -250,7 +271,7 @@ fn send_slice<S: Sink>(e: &mut Emitter<S>, cx: &Context, base: u64, offset: u64,
     let n = cx.caps.cores;
     if n == 1 {
         // Nobody else to tell: the smallest copy onto itself carries the post behind the last GEMM.
-        let own = Dma { cmask: 1, ..linear(2, cx.caps.out_channel(), 0, granule(base + offset), base + offset, 16) };
+        let own = Dma { cmask: 1 << cx.core, ..linear(2, cx.caps.out_channel(), 0, granule(base + offset), base + offset, 16) };
         e.push(&[(sem::out_full(0), 1)], &[tell], cx.tag, Command::dma(own));
         return;
     }

@@ -195,10 +195,11 @@ pub fn embed<S: Sink>(e: &mut Emitter<S>, cx: &Context, tokens: &mut dyn FnMut(u
         // The rows land where the GEMM input will be, and widen into the residual stream.
         for r in 0..p.rows {
             let row = linear(0, ch, R_IMAGE, embedding_row(cx, tokens(r)), p.a + r * p.a_stride, hidden * 2);
-            let post: &[Sem] = if r + 1 == p.rows { &[(sem::A_READY, 1)] } else { &[] };
+            let post: &[Sem] = if r + 1 == p.rows { &[(sem::row_full(0), 1)] } else { &[] };
             e.push(&[], post, cx.tag, Command::dma(row));
         }
-        e.push(&[(sem::A_READY, 1)], &[(sem::X_ALL, 1)], cx.tag, widen(cx, p.rows, p.a, p.a_stride, p.x));
+        // Not A_READY: the first GEMM, already queued, would take it for the norm's.
+        e.push(&[(sem::row_full(0), 1)], &[(sem::X_ALL, 1)], cx.tag, widen(cx, p.rows, p.a, p.a_stride, p.x));
         return;
     }
     let (from, to) = rows_of(cx);

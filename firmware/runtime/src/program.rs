@@ -310,7 +310,7 @@ impl Program {
             let (p, ch) = (cx.plan, self.caps.misc_channel());
             let row = linear(0, ch, R_IMAGE, embedding_row(&cx, tokens(0)), p.a, self.model.h.hidden * 2);
             let mut e = Emitter::new(sink, copy.embed[i]);
-            e.push(&[], &[(sem::A_READY, 1)], OpKind::Embed.code(), Command::dma(row));
+            e.push(&[], &[(sem::row_full(0), 1)], OpKind::Embed.code(), Command::dma(row));
             return;
         }
         shape.embed[i] = self.write_top(&cx, &copy, step, tokens, sink);
