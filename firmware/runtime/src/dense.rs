@@ -220,7 +220,7 @@ pub fn project<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, mat
     let (m, p) = (cx.model, cx.plan);
     let (from, to) = share(matrix.panels, cx.core, cx.caps.cores);
     if from == to {
-        e.sync(&[ready], &[(sem::X_ALL, 1)]);
+        e.sync_in_order(&[ready], &[(sem::X_ALL, 1)]);
         return;
     }
     for q in from..to {
@@ -312,7 +312,7 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
     let (up, gate) = (m.up(), m.gate());
     let (from, to) = share(gate.panels, cx.core, cx.caps.cores);
     if from == to {
-        e.sync(&[ready], &[(sem::H_ALL, 1)]);
+        e.sync_in_order(&[ready], &[(sem::H_ALL, 1)]);
         return;
     }
     let input = Input { at: p.a, stride: p.a_stride, k0: 0, cols: m.h.hidden, rows: p.rows };
@@ -377,7 +377,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
         let release = (jj + 2 < total).then_some((sem::chunk_free(b), 1));
         let full = (sem::chunk_full(b), n);
         if first == end {
-            e.sync(&[full], release.as_slice());
+            e.sync_in_order(&[full], release.as_slice());
             if jj + 1 == total && from == to {
                 e.sync(&[], &[(sem::X_ALL, 1)]);
             }
@@ -412,7 +412,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
         // The last store already posts two semaphores; a release it still owes follows through the sequencer.
         if let (true, Some(release)) = (c + 1 == chunks && end == to, release) {
             let free = (sem::out_free((end - 1 - from) % 2), 1);
-            e.sync(&[free], &[free, release]);
+            e.sync_in_order(&[free], &[free, release]);
         }
     }
 }
@@ -427,7 +427,7 @@ fn load_chunk<S: Sink>(e: &mut Emitter<S>, cx: &Context, jj: u64, b: u64, k0: u6
     };
     let (from, to) = share(cols / panel, cx.core, n);
     if from == to {
-        e.sync(acquire, &[(sem::chunk_full(b), 1)]);
+        e.sync_in_order(acquire, &[(sem::chunk_full(b), 1)]);
         return;
     }
     let plane = p.rows * panel * 2;

@@ -58,10 +58,10 @@ fn attention<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots) {
     if from == to {
         // More cores than KV heads: this one keeps the cluster's counts and waits.
         if p.resident {
-            e.sync(&[ready], &[(sem::A_ALL, 1)]);
+            e.sync_in_order(&[ready], &[(sem::A_ALL, 1)]);
         } else {
-            e.sync(&[ready], &[(sem::A_DONE, 1)]);
-            e.sync(&[(sem::A_DONE, n)], &[(sem::A_ALL, 1)]);
+            e.sync_in_order(&[ready], &[(sem::A_DONE, 1)]);
+            e.sync_in_order(&[(sem::A_DONE, n)], &[(sem::A_ALL, 1)]);
         }
         return;
     }

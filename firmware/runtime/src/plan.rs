@@ -101,6 +101,9 @@ impl Plan {
     /// The plan for `rows` rows, or `None` if nothing fits.
     #[must_use]
     pub fn new(caps: &Caps, model: &Model, rows: u64) -> Option<Self> {
+        if !Self::panel_fits(caps, model, rows) {
+            return None;
+        }
         let resident = Self::resident(caps, model, rows);
         // Row scales of a spilled hidden layer would need a pass of their own: quantised inputs stay resident.
         if resident.is_some() || model.quantised() { resident } else { Self::spilled(caps, model, rows) }
@@ -121,6 +124,11 @@ impl Plan {
             a_stride: (model.h.hidden.max(model.att_cols()) * 2).div_ceil(32) * 32,
             ..Self::default()
         }
+    }
+
+    /// Whether a panel's sums fit the accumulator.
+    const fn panel_fits(caps: &Caps, model: &Model, rows: u64) -> bool {
+        rows * model.h.panel * 4 <= caps.acc
     }
 
     /// Attention tile sizes: scores and output of a tile share the accumulator.
@@ -192,9 +200,6 @@ impl Plan {
         p.a2 = p.a;
         p.chunk = [p.a, p.a + rows * p.chunk_cols * 2];
         p.chunk_panels = (caps.acc / (rows * panel * 4)).clamp(1, 16);
-        if rows * panel * 4 > caps.acc {
-            return None;
-        }
         // One region, three uses that never overlap in time: attention, dense tiles, row-wise passes.
         let base = b.at;
         p.kv_buffers = 1;

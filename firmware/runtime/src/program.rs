@@ -110,6 +110,8 @@ pub struct Program {
     places: Places,
     decode: Shape,
     prefill: Shape,
+    /// Rows of the largest prefill chunk; `prefill` may be that of a prompt's shorter rest.
+    chunk: u64,
     /// First free arena entry after the decode lists.
     free: u64,
     kv_layer: u64,
@@ -169,6 +171,7 @@ impl Program {
             places,
             decode: Shape { plan: decode, ..Shape::default() },
             prefill: Shape { plan: prefill, ..Shape::default() },
+            chunk: prefill.rows,
             free: RESERVED_ENTRIES,
             kv_layer,
             x_offset,
@@ -186,7 +189,7 @@ impl Program {
 
     /// Rows of the largest prefill chunk.
     #[must_use]
-    pub fn chunk_rows(&self) -> u64 { self.prefill.plan.rows }
+    pub fn chunk_rows(&self) -> u64 { self.chunk }
 
     /// The plans in force: decode, prefill.
     #[must_use]
@@ -340,10 +343,10 @@ impl Program {
         }
         if step.sample {
             e.call(R_ARENA, shape.head[i] * 32);
+            e.fence();
         } else {
-            e.sync(&[(sem::X_ALL, self.caps.cores)], &[]);
+            e.sync_in_order(&[(sem::X_ALL, self.caps.cores)], &[]);
         }
-        e.ctrl(&[], &[], CtrlOp::Fence, Ctrl { emask: 0x3F, ..Ctrl::default() });
         e.ctrl(&[], &[], CtrlOp::Irq, Ctrl::default());
         e.ret();
         embedding
