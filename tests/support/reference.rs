@@ -29,7 +29,8 @@ enum Matrix {
 fn integers(values: ArrayView1<f32>, most: f32, half: bool) -> (Array1<f32>, f32) {
     let largest = values.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
     let scale = if half { r16(largest / most) } else { largest / most };
-    let codes = values.mapv(|v| if scale == 0.0 { 0.0 } else { (v / scale).round_ties_even().clamp(-most, most) });
+    let codes =
+        values.mapv(|v| if scale == 0.0 { 0.0 } else { (v / scale).round_ties_even().clamp(-most, most) });
     (codes, scale)
 }
 
@@ -69,7 +70,11 @@ impl Matrix {
     }
 
     /// The product with a row, before any epilogue; sums run over ascending inputs.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "as the engine's int8 path")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "as the engine's int8 path"
+    )]
     fn multiply(&self, x: &Array1<f32>) -> Array1<f32> {
         match self {
             Self::Float(w) => dot(x.view(), w.view()),
@@ -128,7 +133,8 @@ impl Reference {
     /// From the same source an image is built from.
     pub fn new(spec: &ModelSpec, scheme: &QuantScheme, source: &mut impl TensorSource) -> Self {
         let mut get = |tensor: Tensor, layer: u32| {
-            Array2::from_shape_vec(tensor.shape(spec), source.values(tensor, layer)).expect("the tensor's shape")
+            Array2::from_shape_vec(tensor.shape(spec), source.values(tensor, layer))
+                .expect("the tensor's shape")
         };
         let embed = get(Tensor::Embed, 0);
         let head = if spec.tied_embedding { embed.clone() } else { get(Tensor::Head, 0) };
@@ -176,7 +182,8 @@ impl Reference {
             let input = norm(&self.spec, x.view(), &layer.ffn_norm);
             let up = rounded(layer.up.multiply(&input));
             let gate = layer.gate.multiply(&input);
-            let hidden = Array1::from_iter(gate.iter().zip(&up).map(|(g, u)| r16(g / (1.0 + libm::expf(-g)) * u)));
+            let hidden =
+                Array1::from_iter(gate.iter().zip(&up).map(|(g, u)| r16(g / (1.0 + libm::expf(-g)) * u)));
             x = layer.down.multiply(&hidden) + x;
         }
         let last = norm(&self.spec, x.view(), &self.final_norm);

@@ -89,6 +89,8 @@ struct Shape {
     attention: [(u64, u64); MAX_CORES],
     /// Position the lists were last written for.
     start: Option<u64>,
+    /// Whether the top list then called the head.
+    sample: bool,
 }
 
 /// One pass over the model: prefill chunk or decode step.
@@ -274,6 +276,7 @@ impl Program {
             self.prepare_core(&mut shape, core, step, tokens, sink);
         }
         shape.start = Some(step.start);
+        shape.sample = step.sample;
         if decode {
             self.decode = shape;
         } else {
@@ -309,7 +312,7 @@ impl Program {
             let mut e = Emitter::new(sink, 0);
             head::patch(&mut e, &cx.tagged(OpKind::Head), &copy.pieces[i], step.start + step.rows);
         }
-        if patch.is_some() && cx.plan.resident {
+        if patch.is_some() && cx.plan.resident && copy.sample == step.sample {
             let (p, ch) = (cx.plan, self.caps.misc_channel());
             let row = linear(0, ch, R_IMAGE, embedding_row(&cx, tokens(0)), p.a, self.model.h.hidden * 2);
             let mut e = Emitter::new(sink, copy.embed[i]);
