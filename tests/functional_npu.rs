@@ -1,18 +1,21 @@
-//! The firmware's command lists on a time-free NPU against a reference transformer, token by token.
+//! The firmware's command lists on a time-free NPU against a reference transformer: every logit, bit for bit.
 
 mod support;
 
-use support::machine::{Machine, Shape};
+use proptest::prelude::*;
+use support::machine::{Machine, Sampled, Shape};
 use support::reference::Reference;
 use traces::image::{build_image, random_tensors};
 use traces::workload::{Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling};
 
-const PROMPT: usize = 21;
-const TOKENS: usize = 12;
+/// Prompts and how many tokens follow each; the second turn finds the cache as the first left it.
+const TURNS: [(usize, usize); 2] = [(21, 12), (14, 5)];
+const SCHEMES: [&str; 3] = ["fp16", "w4a16-g128", "w8a8"];
 
-fn model(name: &str) -> ModelSpec {
+/// GQA, three panels of feed-forward in four, a vocabulary that no number of cores divides.
+fn model() -> ModelSpec {
     ModelSpec {
-        name: name.to_owned(),
+        name: "plain".to_owned(),
         family: Family::Llama,
         hidden: 128,
         layers: 2,
@@ -30,50 +33,209 @@ fn model(name: &str) -> ModelSpec {
     }
 }
 
+/// One of each: bias and a tied head; norms of heads and neighbours rotated; one key a query and partial groups;
+/// fewer panels than cores.
+fn variants() -> [ModelSpec; 4] {
+    let plain = model();
+    [
+        ModelSpec { name: "biased".to_owned(), qkv_bias: true, tied_embedding: true, ..plain.clone() },
+        ModelSpec {
+            name: "normed".to_owned(),
+            qk_norm: true,
+            heads: 8,
+            kv_heads: 4,
+            head_dim: 16,
+            ffn: 384,
+            vocab: 336,
+            rope: Rope { layout: RopeLayout::Interleaved, ..plain.rope },
+            ..plain.clone()
+        },
+        ModelSpec {
+            name: "narrow".to_owned(),
+            hidden: 96,
+            heads: 6,
+            kv_heads: 6,
+            head_dim: 16,
+            ffn: 640,
+            vocab: 256,
+            layers: 3,
+            ..plain.clone()
+        },
+        ModelSpec {
+            name: "tiny".to_owned(),
+            hidden: 64,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 16,
+            ffn: 192,
+            vocab: 192,
+            ..plain
+        },
+    ]
+}
+
+/// Chunks of 8 split the prompts into whole ones and a rest.
 fn shape(cores: u32, scratchpad: u64) -> Shape {
-    Shape { cores, scratchpad, accumulator: 16 << 10, channels: 2, chunk: 16, positions: 64, order: 1 }
+    Shape { cores, scratchpad, accumulator: 8 << 10, channels: 2, chunk: 8, positions: 64, order: 1 }
 }
 
-fn scheme(name: &str) -> QuantScheme {
-    QuantScheme::named(name).expect("scheme")
-}
+/// Whether the plans of decode and prefill stay in the scratchpads.
+type Resident = (bool, bool);
 
-/// Generates on the machine and checks tokens and logits, bit for bit; returns whether (decode, prefill) stayed
-/// resident.
-fn check(spec: &ModelSpec, quant: &str, shape: &Shape) -> (bool, bool) {
-    let scheme = scheme(quant);
+/// Generates on the machine and compares tokens and logits with the reference.
+fn check(spec: &ModelSpec, quant: &str, shape: &Shape) -> Resident {
+    let scheme = QuantScheme::named(quant).expect("scheme");
     let seed = 7;
     let (_, image) = build_image(spec, &scheme, &mut random_tensors(seed, spec)).expect("image");
     let mut machine = Machine::new(shape, image);
-    let prompt: Vec<usize> = (0..PROMPT).map(|i| (i * 37 + 11) % spec.vocab as usize).collect();
-    let blocks = machine.blocks(PROMPT, TOKENS);
-    let made = machine.generate(&prompt, TOKENS);
-
     let mut reference = Reference::new(spec, &scheme, &mut random_tensors(seed, spec));
-    let mut blocks = blocks.into_iter();
-    let mut logits = Vec::new();
-    for token in prompt {
-        logits = reference.step(token, blocks.next().expect("a block a position")).to_vec();
-    }
     let what = format!("{} {quant} {shape:?}", spec.name);
-    for (i, got) in made.iter().enumerate() {
-        let best = (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("logits");
-        let wrong = logits.iter().zip(&got.logits).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
-        let worst = logits.iter().zip(&got.logits).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
-        assert_eq!(wrong, 0, "{what}: token {i}: {wrong} logits differ, by up to {worst}");
-        assert_eq!(got.token, best, "{what}: token {i}");
-        if i + 1 < made.len() {
-            logits = reference.step(best, blocks.next().expect("a block a position")).to_vec();
+    for (turn, (length, count)) in TURNS.into_iter().enumerate() {
+        let prompt: Vec<usize> = (0..length).map(|i| (i * 37 + 11 + turn) % spec.vocab as usize).collect();
+        let mut blocks = machine.blocks(length, count).into_iter();
+        let made = machine.generate(&prompt, count);
+        assert_eq!(made.len(), count, "{what}");
+        let mut expected = Vec::new();
+        for token in prompt {
+            expected = reference.step(token, blocks.next().expect("a block a position")).to_vec();
+        }
+        for (i, got) in made.iter().enumerate() {
+            let token = compare(&expected, got, &format!("{what}: turn {turn}, token {i}"));
+            if i + 1 < count {
+                expected = reference.step(token, blocks.next().expect("a block a position")).to_vec();
+            }
         }
     }
-    assert_eq!(made.len(), TOKENS);
     let (decode, prefill) = machine.plans();
     (decode.resident, prefill.resident)
 }
 
+/// Compares one token's logits and choice; returns the choice.
+fn compare(expected: &[f32], got: &Sampled, what: &str) -> usize {
+    let pairs = expected.iter().zip(&got.logits);
+    let wrong = pairs.clone().filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+    assert_eq!(wrong, 0, "{what}: {wrong} logits differ, by up to {worst}");
+    // The first of equal maxima wins.
+    let mut best = 0;
+    for (i, logit) in expected.iter().enumerate() {
+        if *logit > expected[best] {
+            best = i;
+        }
+    }
+    assert_eq!(got.token, best, "{what}");
+    best
+}
+
 #[test]
-fn a_resident_model_on_one_core() {
-    for quant in ["fp16", "w4a16-g128", "w8a8"] {
-        assert_eq!(check(&model("plain"), quant, &shape(1, 1 << 20)), (true, true));
+fn resident_plans_on_any_number_of_cores() {
+    for quant in SCHEMES {
+        for cores in [1, 2, 3, 4, 6, 8] {
+            assert_eq!(check(&model(), quant, &shape(cores, 1 << 20)), (true, true));
+        }
+    }
+}
+
+#[test]
+fn spilled_plans_on_any_number_of_cores() {
+    for quant in ["fp16", "w4a16-g128"] {
+        for cores in [1, 2, 3, 4, 6, 8] {
+            assert_eq!(check(&model(), quant, &shape(cores, 64 << 10)), (false, false));
+        }
+    }
+}
+
+#[test]
+fn decode_stays_resident_where_prefill_spills() {
+    let narrow = variants()[2].clone();
+    for quant in ["fp16", "w4a16-g128"] {
+        let shape = Shape { chunk: 32, accumulator: 16 << 10, ..shape(3, 192 << 10) };
+        assert_eq!(check(&narrow, quant, &shape), (true, false));
+    }
+}
+
+#[test]
+fn every_kind_of_block_in_every_scheme() {
+    for spec in variants() {
+        for quant in SCHEMES {
+            for (cores, scratchpad) in [(1, 256 << 10), (2, 1 << 20), (3, 256 << 10), (4, 72 << 10)] {
+                // Quantised inputs do not spill.
+                let scratchpad = if quant == "w8a8" { scratchpad.max(256 << 10) } else { scratchpad };
+                check(&spec, quant, &shape(cores, scratchpad));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_order_of_engines_changes_nothing() {
+    for scratchpad in [1 << 20, 64 << 10] {
+        for order in 0..12 {
+            let shape = Shape { order, channels: 1 + u32::from(order % 2 == 0), ..shape(4, scratchpad) };
+            check(&model(), "w4a16-g128", &shape);
+            check(&variants()[1], "fp16", &Shape { cores: 3, ..shape });
+        }
+    }
+}
+
+#[test]
+fn attention_crosses_blocks_of_keys() {
+    // The accumulator holds two rows of 48 keys: prefill takes 2 rows a tile, decode starts its second block.
+    for cores in [1, 2] {
+        for scratchpad in [1 << 20, 64 << 10] {
+            let shape = Shape { accumulator: 640, chunk: 16, ..shape(cores, scratchpad) };
+            check(&model(), "fp16", &shape);
+        }
+    }
+}
+
+#[test]
+fn a_feed_forward_layer_far_larger_than_a_slot() {
+    let spec =
+        ModelSpec { ffn: 18_944, layers: 1, hidden: 64, heads: 2, kv_heads: 2, head_dim: 32, ..model() };
+    for (quant, scratchpad) in [("fp16", 96 << 10), ("w4a16-g128", 96 << 10), ("w8a8", 1 << 20)] {
+        check(&spec, quant, &shape(3, scratchpad));
+    }
+}
+
+fn specs() -> impl Strategy<Value = ModelSpec> {
+    let widths = (4u32..=10, 1u32..=3, 1u32..=4, 1u32..=3, 1u32..=2, 4u32..=30, 4u32..=30);
+    (widths, any::<[bool; 4]>()).prop_map(|((hidden, layers, kv_heads, group, head, ffn, vocab), flags)| {
+        let [qkv_bias, qk_norm, tied_embedding, interleaved] = flags;
+        let layout = if interleaved { RopeLayout::Interleaved } else { RopeLayout::Half };
+        ModelSpec {
+            name: "random".to_owned(),
+            hidden: hidden * 16,
+            layers,
+            heads: kv_heads * group,
+            kv_heads,
+            head_dim: head * 16,
+            ffn: ffn * 16,
+            vocab: vocab * 16,
+            qkv_bias,
+            qk_norm,
+            tied_embedding,
+            rope: Rope { layout, ..model().rope },
+            ..model()
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_model_on_any_cluster(
+        spec in specs(),
+        quant in 0usize..3,
+        cores in 1u32..=8,
+        room in 0u64..=3,
+        channels in 1u32..=3,
+        chunk in 1u64..=24,
+        order in any::<u64>(),
+    ) {
+        let least = if SCHEMES[quant] == "w8a8" { 320 } else { 96 };
+        let scratchpad = (least << 10) << room;
+        check(&spec, SCHEMES[quant], &Shape { channels, chunk, order, ..shape(cores, scratchpad) });
     }
 }

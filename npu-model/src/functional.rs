@@ -94,28 +94,52 @@ impl Cores {
         ids: Option<Ids>,
         order: &mut Stream,
     ) -> Result<(), Stuck> {
+        // Some units pause for many rounds, so that the others run as far ahead of them as semaphores let them.
+        let mut pause = vec![0u64; self.cores.len() * (ENGINES + 1)];
         loop {
             let mut progress = false;
-            let (n, first) = (self.cores.len(), usize::try_from(order.below(997)).expect("small"));
+            let (n, first) = (pause.len(), usize::try_from(order.below(997)).expect("small"));
             for k in 0..n {
-                let core = (k + first) % n;
-                for e in 0..=ENGINES {
-                    let unit = (e + first / 7) % (ENGINES + 1);
-                    // An engine may run ahead of its neighbours by a random amount.
-                    for _ in 0..=order.below(3) {
-                        progress |= if unit == ENGINES {
-                            self.sequence(core, memory)?
-                        } else {
-                            self.engine(core, unit, memory, ids)?
-                        };
-                    }
+                let slot = (k + first) % n;
+                let (core, unit) = (slot / (ENGINES + 1), slot % (ENGINES + 1));
+                if pause[slot] > 0 {
+                    pause[slot] -= 1;
+                    continue;
+                }
+                if order.below(32) == 0 {
+                    pause[slot] = order.below(200);
+                    continue;
+                }
+                for _ in 0..=order.below(3) {
+                    progress |= if unit == ENGINES {
+                        self.sequence(core, memory)?
+                    } else {
+                        self.engine(core, unit, memory, ids)?
+                    };
                 }
             }
-            if !progress {
+            if progress {
+                continue;
+            }
+            // Nothing ran: it is over only if nobody pauses and a whole round again changes nothing.
+            pause.fill(0);
+            if !self.round(memory, ids)? {
                 break;
             }
         }
         if self.cores.iter().all(Core::quiescent) { Ok(()) } else { Err(Stuck::Deadlock(self.waits())) }
+    }
+
+    /// Every unit once.
+    fn round(&mut self, memory: &mut dyn Memory, ids: Option<Ids>) -> Result<bool, Stuck> {
+        let mut progress = false;
+        for core in 0..self.cores.len() {
+            progress |= self.sequence(core, memory)?;
+            for engine in 0..ENGINES {
+                progress |= self.engine(core, engine, memory, ids)?;
+            }
+        }
+        Ok(progress)
     }
 
     fn sequence(&mut self, core: usize, memory: &mut dyn Memory) -> Result<bool, Stuck> {

@@ -6,6 +6,7 @@
 
 use isa::npu::{Command, Dma, Format, Gemm, Position, VecFn, VecOp};
 
+use crate::dense::rotation_waits;
 use crate::emit::{Emitter, R_KV, Sem, Sink};
 use crate::norm::{everyone, granule, linear};
 use crate::plan::share;
@@ -60,7 +61,8 @@ fn prologue<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head) {
     let (m, p) = (cx.model, cx.plan);
     let (hd, g, cols) = (m.h.head_dim, m.group(), m.group_cols());
     let at = p.qkv_at(h.i);
-    let mut acquire: &[Sem] = &[(sem::QKV_DONE, 1)];
+    let ready = [rotation_waits(cx, h.head)];
+    let mut acquire: &[Sem] = &ready;
     if m.qk_norm() {
         for k in 0..=g {
             let head = at + k * hd * 2;
@@ -99,12 +101,9 @@ fn prologue<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head) {
         ..VecOp::default()
     };
     let func = if m.rope_inter() { VecFn::RopeInter } else { VecFn::RopeHalf };
-    let last_head = h.head + 1 == share(m.h.kv_heads, cx.core, cx.caps.cores).1;
-    // In a spilled plan the last head's rotation tells the cluster that this core has read its QKV input.
-    let post = [(sem::ROTATED, 1), if !p.resident && last_head { (sem::A_DONE, 1) } else { (0, 0) }];
     e.push(
         acquire,
-        &post,
+        &[(sem::ROTATED, 1)],
         cx.tag,
         Command::vec(func, rope, Some(Position { q0: h.start, ..Position::default() })),
     );
@@ -314,13 +313,6 @@ fn send<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head) {
         ..linear(2, cx.caps.out_channel(), 0, granule(p.a2 + h.head * bytes), p.qkv_at(h.i), 16)
     };
     let acquire = [(sem::ATT_SEND, 1), if !p.resident && h.head == from { (sem::A_DONE, n) } else { (0, 0) }];
-    let (last, free) = (h.head + 1 == to, (sem::QKV_FREE, 1));
-    let post = if last {
-        (sem::A_ALL, 1)
-    } else if p.resident {
-        (0, 0)
-    } else {
-        free
-    };
+    let post = if h.head + 1 == to { (sem::A_ALL, 1) } else { (0, 0) };
     e.push(&acquire, &[post], cx.tag, Command::dma(d));
 }

@@ -170,6 +170,29 @@ fn tile(cx: &Context, j: &Panel, b: u64, k: u64, to: u64, output: Option<Output>
     Command::gemm(g, Some(x))
 }
 
+fn is_last(cx: &Context, head: u64) -> bool {
+    head + 1 == share(cx.model.h.kv_heads, cx.core, cx.caps.cores).1
+}
+
+/// What QKV of `head` posts when it is computed.
+fn qkv_done(cx: &Context, head: u64) -> Sem {
+    if !cx.plan.resident && is_last(cx, head) { (sem::QKV_LAST, 2) } else { (sem::QKV_DONE, 1) }
+}
+
+/// What the rotation of `head` acquires.
+#[must_use]
+pub fn rotation_waits(cx: &Context, head: u64) -> Sem {
+    (qkv_done(cx, head).0, 1)
+}
+
+/// Tells the cluster that this core has read its QKV input, over which attention outputs will be gathered
+/// (spilled): the smallest copy onto itself carries the post behind the last head's GEMM.
+pub fn input_read<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
+    let at = cx.plan.result;
+    let own = Dma { cmask: 1 << cx.core, ..linear(2, cx.caps.out_channel(), 0, granule(at), at, 16) };
+    e.push(&[(sem::QKV_LAST, 1)], &[(sem::A_DONE, 1)], cx.tag, Command::dma(own));
+}
+
 /// QKV of this core's KV head `head` (the `i`-th of its heads).
 pub fn qkv<S: Sink>(
     e: &mut Emitter<S>,
@@ -199,7 +222,7 @@ pub fn qkv<S: Sink>(
             keep: false,
             output: Some(output),
             acquire: if q == 0 { first } else { None },
-            post: (q + 1 == panels).then_some((sem::QKV_DONE, 1)),
+            post: (q + 1 == panels).then_some(qkv_done(cx, head)),
         };
         panel(e, cx, slots, &job);
     }
@@ -217,7 +240,7 @@ pub fn project<S: Sink>(
     let (m, p) = (cx.model, cx.plan);
     let (from, to) = share(matrix.panels, cx.core, cx.caps.cores);
     if from == to {
-        e.sync(&[ready], &[(sem::X_ALL, 1)]);
+        e.sync_in_order(&[ready], &[(sem::X_ALL, 1)]);
         return;
     }
     for q in from..to {
@@ -285,7 +308,7 @@ fn send_slice<S: Sink>(
     if n == 1 {
         // Nobody else to tell: the smallest copy onto itself carries the post behind the last GEMM.
         let own = Dma {
-            cmask: 1,
+            cmask: 1 << cx.core,
             ..linear(2, cx.caps.out_channel(), 0, granule(base + offset), base + offset, 16)
         };
         e.push(&[(sem::out_full(0), 1)], &[tell], cx.tag, Command::dma(own));
@@ -336,7 +359,7 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
     let (up, gate) = (m.up(), m.gate());
     let (from, to) = share(gate.panels, cx.core, cx.caps.cores);
     if from == to {
-        e.sync(&[ready], &[(sem::H_ALL, 1)]);
+        e.sync_in_order(&[ready], &[(sem::H_ALL, 1)]);
         return;
     }
     let input = Input { at: p.a, stride: p.a_stride, k0: 0, cols: m.h.hidden, rows: p.rows };
@@ -414,7 +437,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
         let release = (jj + 2 < total).then_some((sem::chunk_free(b), 1));
         let full = (sem::chunk_full(b), n);
         if first == end {
-            e.sync(&[full], release.as_slice());
+            e.sync_in_order(&[full], release.as_slice());
             if jj + 1 == total && from == to {
                 e.sync(&[], &[(sem::X_ALL, 1)]);
             }
@@ -461,7 +484,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
         // The last store already posts two semaphores; a release it still owes follows through the sequencer.
         if let (true, Some(release)) = (c + 1 == chunks && end == to, release) {
             let free = (sem::out_free((end - 1 - from) % 2), 1);
-            e.sync(&[free], &[free, release]);
+            e.sync_in_order(&[free], &[free, release]);
         }
     }
 }
@@ -476,7 +499,7 @@ fn load_chunk<S: Sink>(e: &mut Emitter<S>, cx: &Context, jj: u64, b: u64, k0: u6
     };
     let (from, to) = share(cols / panel, cx.core, n);
     if from == to {
-        e.sync(acquire, &[(sem::chunk_full(b), 1)]);
+        e.sync_in_order(acquire, &[(sem::chunk_full(b), 1)]);
         return;
     }
     let plane = p.rows * panel * 2;

@@ -74,6 +74,18 @@ impl<'a, S: Sink> Emitter<'a, S> {
         self.ctrl(acquire, post, CtrlOp::Nop, Ctrl::default());
     }
 
+    /// The same once every command before it is complete.
+    ///
+    /// The sequencer runs ahead of the engines: without the fence it could take what a queued command is still to
+    /// acquire. Only semaphores that engines never acquire may do without.
+    pub fn sync_in_order(&mut self, acquire: &[Sem], post: &[Sem]) {
+        self.fence();
+        self.sync(acquire, post);
+    }
+
+    /// Appends a wait for every engine.
+    pub fn fence(&mut self) { self.ctrl(&[], &[], CtrlOp::Fence, Ctrl { emask: 0x3F, ..Ctrl::default() }); }
+
     /// Appends a region register write.
     pub fn set_region(&mut self, id: u64, base: u64, limit: u64) {
         self.ctrl(&[], &[], CtrlOp::Setr, Ctrl { id, imm: base, moff: limit, ..Ctrl::default() });

@@ -34,7 +34,7 @@ pub fn head<S: Sink>(e: &mut Emitter<S>, cx: &Context, position: u64) -> Option<
     let ready = final_norm(e, cx);
     let width = m.h.panel * 4;
     if from == to {
-        e.sync(&[ready], &[]);
+        e.sync_in_order(&[ready], &[]);
     }
     let mut q = from;
     while q < to {

@@ -3,7 +3,7 @@
 
 use isa::tags::OpKind;
 
-use crate::dense::{Input, Slots, down_chunked, gate_up, project, qkv};
+use crate::dense::{Input, Slots, down_chunked, gate_up, input_read, project, qkv};
 use crate::emit::{Emitter, R_ARENA, R_LAYER, Sink};
 use crate::norm::{after_gather, load_weights, norm};
 use crate::plan::share;
@@ -58,25 +58,22 @@ fn attention<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots) {
     if from == to {
         // More cores than KV heads: this one keeps the cluster's counts and waits.
         if p.resident {
-            e.sync(&[ready], &[(sem::A_ALL, 1)]);
+            e.sync_in_order(&[ready], &[(sem::A_ALL, 1)]);
         } else {
-            e.sync(&[ready], &[(sem::A_DONE, 1)]);
-            e.sync(&[(sem::A_DONE, n)], &[(sem::A_ALL, 1)]);
+            e.sync_in_order(&[ready], &[(sem::A_DONE, 1)]);
+            e.sync_in_order(&[(sem::A_DONE, n)], &[(sem::A_ALL, 1)]);
         }
         return;
     }
     let c = cx.tagged(OpKind::Qkv);
     for (i, head) in (from..to).enumerate() {
         let i = i as u64;
-        let first = if i == 0 { Some(ready) } else { (!p.resident).then_some((sem::QKV_FREE, 1)) };
-        qkv(e, &c, slots, head, i, first);
-        if !p.resident {
-            e.call(R_ARENA, cx.attention_list(i) * 32);
-        }
+        qkv(e, &c, slots, head, i, (i == 0).then_some(ready));
     }
-    if p.resident {
-        for i in 0..to - from {
-            e.call(R_ARENA, cx.attention_list(i) * 32);
-        }
+    if !p.resident {
+        input_read(e, &c);
+    }
+    for i in 0..to - from {
+        e.call(R_ARENA, cx.attention_list(i) * 32);
     }
 }

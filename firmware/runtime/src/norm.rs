@@ -113,7 +113,7 @@ pub fn norm<S: Sink>(e: &mut Emitter<S>, cx: &Context, needed: bool) -> Sem {
     if p.resident {
         if !needed {
             // The weights were loaded for nothing but keep their place in the protocol.
-            e.sync(&[(sem::X_ALL, n), (sem::NORM_FULL, 1)], &[(sem::NORM_FREE, 1), (sem::A_READY, 1)]);
+            e.sync_in_order(&[(sem::X_ALL, n), (sem::NORM_FULL, 1)], &[(sem::NORM_FREE, 1), (sem::A_READY, 1)]);
             return (sem::A_READY, 1);
         }
         let c = rmsnorm(cx, p.rows, p.x, p.a, p.a_stride);
@@ -145,7 +145,7 @@ fn spilled_norm<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     let (m, p, n) = (cx.model, cx.plan, cx.caps.cores);
     let (from, to) = rows_of(cx);
     if from == to {
-        e.sync(&[(sem::X_ALL, n), (sem::NORM_FULL, 1)], &[(sem::NORM_FREE, 1), (sem::A_ALL, 1)]);
+        e.sync_in_order(&[(sem::X_ALL, n), (sem::NORM_FULL, 1)], &[(sem::NORM_FREE, 1), (sem::A_ALL, 1)]);
         return;
     }
     let (panel, hidden) = (m.h.panel, m.h.hidden);
@@ -203,10 +203,11 @@ pub fn embed<S: Sink>(e: &mut Emitter<S>, cx: &Context, tokens: &mut dyn FnMut(u
         // The rows land where the GEMM input will be, and widen into the residual stream.
         for r in 0..p.rows {
             let row = linear(0, ch, R_IMAGE, embedding_row(cx, tokens(r)), p.a + r * p.a_stride, hidden * 2);
-            let post: &[Sem] = if r + 1 == p.rows { &[(sem::A_READY, 1)] } else { &[] };
+            let post: &[Sem] = if r + 1 == p.rows { &[(sem::row_full(0), 1)] } else { &[] };
             e.push(&[], post, cx.tag, Command::dma(row));
         }
-        e.push(&[(sem::A_READY, 1)], &[(sem::X_ALL, 1)], cx.tag, widen(cx, p.rows, p.a, p.a_stride, p.x));
+        // Not A_READY: the first GEMM, already queued, would take it for the norm's.
+        e.push(&[(sem::row_full(0), 1)], &[(sem::X_ALL, 1)], cx.tag, widen(cx, p.rows, p.a, p.a_stride, p.x));
         return;
     }
     let (from, to) = rows_of(cx);

@@ -29,7 +29,7 @@ pub struct Plan {
     pub chunk_panels: u64,
     /// Q/K/V of a KV head, rows x group columns fp16.
     pub qkv: u64,
-    /// Bytes from one head's Q/K/V buffer to the next (0: one buffer for all).
+    /// Bytes from one head's Q/K/V buffer to the next.
     pub qkv_stride: u64,
     /// K/V block buffers: K, then V.
     pub kv: [u64; 2],
@@ -101,6 +101,9 @@ impl Plan {
     /// The plan for `rows` rows, or `None` if nothing fits.
     #[must_use]
     pub fn new(caps: &Caps, model: &Model, rows: u64) -> Option<Self> {
+        if !Self::panel_fits(caps, model, rows) {
+            return None;
+        }
         let resident = Self::resident(caps, model, rows);
         // Row scales of a spilled hidden layer would need a pass of their own: quantised inputs stay resident.
         if resident.is_some() || model.quantised() { resident } else { Self::spilled(caps, model, rows) }
@@ -121,6 +124,11 @@ impl Plan {
             a_stride: (model.h.hidden.max(model.att_cols()) * 2).div_ceil(32) * 32,
             ..Self::default()
         }
+    }
+
+    /// Whether a panel's sums fit the accumulator.
+    const fn panel_fits(caps: &Caps, model: &Model, rows: u64) -> bool {
+        rows * model.h.panel * 4 <= caps.acc
     }
 
     /// Attention tile sizes: scores and output of a tile share the accumulator.
@@ -192,23 +200,18 @@ impl Plan {
         let mut p = Self::constants(model, caps, rows, &mut b);
         let panel = model.h.panel;
         p.attention(caps, model, 128)?;
-        p.a = b.take(rows * p.a_stride);
-        p.a2 = p.a;
+        // Two chunks of the hidden layer lie over the input; each has at least one step of the down matrix's rows.
         let step = model.down().row_step().max(panel);
-        p.chunk_cols =
-            (rows * p.a_stride / 2 / (rows * 2) / step * step).min(model.h.ffn.div_ceil(step) * step);
-        if p.chunk_cols == 0 {
-            return None;
-        }
+        p.chunk_cols = (p.a_stride / 4 / step * step).clamp(step, model.h.ffn.div_ceil(step) * step);
+        p.a = b.take((rows * p.a_stride).max(2 * rows * p.chunk_cols * 2));
+        p.a2 = p.a;
         p.chunk = [p.a, p.a + rows * p.chunk_cols * 2];
         p.chunk_panels = (caps.acc / (rows * panel * 4)).clamp(1, 16);
-        if rows * panel * 4 > caps.acc {
-            return None;
-        }
         // One region, three uses that never overlap in time: attention, dense tiles, row-wise passes.
         let base = b.at;
         p.kv_buffers = 1;
-        p.qkv = b.take(rows * model.group_cols() * 2);
+        p.qkv_stride = (rows * model.group_cols() * 2).div_ceil(64) * 64;
+        p.qkv = b.take(p.qkv_stride * model.h.kv_heads.div_ceil(caps.cores));
         p.kv = [b.take(p.block * model.h.head_dim * 4); 2];
         p.probs = b.take(p.att_rows * p.block * 2);
         let mut dense = Bump { at: base };

@@ -318,7 +318,7 @@ impl Base {
             let (p, ch) = (cx.plan, self.caps.misc_channel());
             let row = linear(0, ch, R_IMAGE, embedding_row(&cx, tokens(0)), p.a, self.model.h.hidden * 2);
             let mut e = Emitter::new(sink, shape.embed[i]);
-            e.push(&[], &[(sem::A_READY, 1)], OpKind::Embed.code(), Command::dma(row));
+            e.push(&[], &[(sem::row_full(0), 1)], OpKind::Embed.code(), Command::dma(row));
             return;
         }
         shape.embed[i] = self.write_top(&cx, shape, step, tokens, sink);
@@ -350,10 +350,10 @@ impl Base {
         }
         if step.sample {
             e.call(R_ARENA, shape.head[i] * 32);
+            e.fence();
         } else {
-            e.sync(&[(sem::X_ALL, self.caps.cores)], &[]);
+            e.sync_in_order(&[(sem::X_ALL, self.caps.cores)], &[]);
         }
-        e.ctrl(&[], &[], CtrlOp::Fence, Ctrl { emask: 0x3F, ..Ctrl::default() });
         e.ctrl(&[], &[], CtrlOp::Irq, Ctrl::default());
         e.ret();
         embedding

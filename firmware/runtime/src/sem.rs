@@ -84,8 +84,8 @@ pub const ATT_DONE: u64 = 44;
 pub const ATT_FREE: u64 = 45;
 /// A KV head's outputs are ready to be sent.
 pub const ATT_SEND: u64 = 46;
-/// The Q/K/V buffer may be overwritten (spilled, between the heads of a layer).
-pub const QKV_FREE: u64 = 47;
+/// Q, K and V of this core's last head are computed (spilled; one post for the rotation, one for the writer).
+pub const QKV_LAST: u64 = 47;
 
 /// Cluster: slices of the residual stream are delivered.
 pub const X_ALL: u64 = 48;
