@@ -1,2 +1,7 @@
 //! The `presil` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    presil::cli::main(std::env::args_os())
+}

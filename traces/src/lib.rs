@@ -1,1 +1,3 @@
 //! Workloads in, observations out.
+
+pub mod workload;

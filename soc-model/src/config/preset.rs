@@ -1,0 +1,25 @@
+//! The presets built into the program.
+
+/// SoC presets by name.
+const SOCS: [(&str, &str); 3] = [
+    ("xring-o1", include_str!("../../presets/soc/xring-o1.toml")),
+    ("snapdragon-8-gen3", include_str!("../../presets/soc/snapdragon-8-gen3.toml")),
+    ("tiny", include_str!("../../presets/soc/tiny.toml")),
+];
+
+/// Standards and speed bins a configuration may name.
+pub(crate) const STANDARDS: [&str; 3] = ["lpddr5-6400", "lpddr5x-8533", "lpddr5x-9600"];
+
+/// Names of the SoC presets.
+pub fn soc_names() -> impl Iterator<Item = &'static str> {
+    SOCS.iter().map(|(name, _)| *name)
+}
+
+/// Names of the memory standards and speed bins.
+pub fn standard_names() -> impl Iterator<Item = &'static str> {
+    STANDARDS.into_iter()
+}
+
+pub(crate) fn soc_text(name: &str) -> Option<&'static str> {
+    SOCS.iter().find(|(candidate, _)| *candidate == name).map(|(_, text)| *text)
+}

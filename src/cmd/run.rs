@@ -1,0 +1,116 @@
+//! `presil run`: a model on a SoC.
+
+use std::io::Write;
+
+use clap::ValueEnum;
+use soc_model::config::resolve;
+use traces::workload::{QuantScheme, load_model};
+
+use crate::error::CliError;
+use crate::session::{self, MemoryModel, RunRequest};
+
+/// Longest prompt, answer or context that is accepted at all; the model's own limit is usually far lower.
+const MAX_TOKENS: i64 = 1 << 20;
+
+/// Options of `presil run`.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Example: presil run --soc xring-o1 --model qwen2.5-1.5b --prefill 64 --decode 8 --set \
+                        npu.cores=4 --json"
+)]
+pub struct Args {
+    /// SoC preset or TOML file
+    #[arg(long, default_value = "xring-o1", value_name = "NAME|FILE")]
+    soc: String,
+    /// Model preset or Hugging Face config.json
+    #[arg(long, default_value = "mimo-7b", value_name = "NAME|FILE")]
+    model: String,
+    /// Quantisation scheme
+    #[arg(long, default_value = "w4a16-g128", value_name = "SCHEME")]
+    quant: String,
+    /// Prompt tokens
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_TOKENS))]
+    prefill: u32,
+    /// Tokens made, the one from prefill included
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_TOKENS))]
+    decode: u32,
+    /// Tokens whose keys and values are resident before the prompt
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=MAX_TOKENS))]
+    context: u32,
+    /// How memory is timed
+    #[arg(long, default_value = "sampled", value_name = "MODEL")]
+    memory_model: MemoryModelName,
+    /// Replace a value of the SoC, for example npu.cores=4
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    sets: Vec<String>,
+    /// Seed of every random stream
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Names of memory timing models.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum MemoryModelName {
+    /// Every command of a systematic sample of the traffic, extrapolated between samples
+    Sampled,
+}
+
+impl Args {
+    /// Resolves names, files and options; every problem in them is reported at once.
+    ///
+    /// # Errors
+    /// If any of it is wrong.
+    pub fn request(&self) -> Result<RunRequest, CliError> {
+        let mut problems = Vec::new();
+        let mut keep = |error: CliError| match error {
+            CliError::Input(messages) => problems.extend(messages),
+            other => problems.push(other.to_string()),
+        };
+        let soc = resolve(&self.soc, &self.sets).map_err(|e| keep(e.into())).ok();
+        let model = load_model(&self.model).map_err(|e| keep(e.into())).ok();
+        let quant = QuantScheme::named(&self.quant).map_err(|e| keep(e.into())).ok();
+        let (Some(soc), Some(model), Some(quant)) = (soc, model, quant) else {
+            return Err(CliError::Input(problems));
+        };
+        let tokens = u64::from(self.prefill) + u64::from(self.decode) + u64::from(self.context);
+        if tokens > u64::from(model.max_position) {
+            return Err(CliError::input(format!(
+                "--prefill + --decode + --context: {tokens} tokens, {} takes at most {}",
+                model.name, model.max_position
+            )));
+        }
+        let needed = quant.weight_bytes_per_token(&model) + quant.kv_bytes_per_token(&model) * tokens;
+        if needed > soc.config.dram.capacity_bytes {
+            return Err(CliError::input(format!(
+                "{} in {} needs {needed} bytes for weights and keys and values, dram.capacity is {}\n  help: a \
+                 smaller model, fewer tokens or --set dram.capacity=\"16 GiB\"",
+                model.name, quant.name, soc.config.dram.capacity_bytes
+            )));
+        }
+        let MemoryModelName::Sampled = self.memory_model;
+        Ok(RunRequest {
+            soc: soc.config,
+            model,
+            quant,
+            prefill_tokens: self.prefill,
+            decode_tokens: self.decode,
+            context_tokens: self.context,
+            memory_model: MemoryModel::Sampled,
+            seed: self.seed,
+        })
+    }
+}
+
+/// Resolves, runs and prints.
+///
+/// # Errors
+/// If the input is wrong or the simulation ends early.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
+    let outcome = session::run(&args.request()?)?;
+    let text = if args.json { &outcome.json } else { &outcome.summary };
+    out.write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,371 @@
+//! Reads a Hugging Face `config.json` as it is.
+//!
+//! Models: the dense decoder families of [`Family`], with the defaults their Hugging Face classes define.
+//! Does not model: sliding windows, mixtures of experts, partial rotary embedding, biases beyond q, k and v: a key
+//! that asks for one is an error that names it. Keys that do not change the arithmetic are ignored.
+//! Source: the configuration classes of Hugging Face transformers (Llama, Qwen2, Qwen3, Phi3) and `XiaomiMiMo`.
+
+use serde_json::{Map, Value};
+
+use super::error::{WorkloadError, WorkloadProblem, unknown_name};
+use super::model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
+
+const ARCHITECTURES: [(&str, Family); 5] = [
+    ("LlamaForCausalLM", Family::Llama),
+    ("Qwen2ForCausalLM", Family::Qwen2),
+    ("Qwen3ForCausalLM", Family::Qwen3),
+    ("MiMoForCausalLM", Family::Mimo),
+    ("Phi3ForCausalLM", Family::Phi3),
+];
+
+/// One JSON object being read, with all that was wrong in it.
+struct Reader<'a> {
+    file: &'a str,
+    text: &'a str,
+    object: &'a Map<String, Value>,
+    problems: Vec<WorkloadProblem>,
+}
+
+impl Reader<'_> {
+    /// File and the line of the key's first occurrence.
+    fn place(&self, key: &str) -> String {
+        let quoted = format!("\"{key}\"");
+        match self.text.find(&quoted) {
+            Some(at) => format!("{}:{}", self.file, self.text[..at].matches('\n').count() + 1),
+            None => self.file.to_owned(),
+        }
+    }
+
+    fn fail(&mut self, key: &str, message: String) {
+        let place = self.place(key);
+        self.problems.push(WorkloadProblem::new(place, key, message));
+    }
+
+    /// The value of a key; `null` counts as absent, as it does for Hugging Face.
+    fn get(&self, key: &str) -> Option<Value> {
+        self.object.get(key).filter(|value| !value.is_null()).cloned()
+    }
+
+    fn count(&mut self, key: &str, default: Option<u32>) -> u32 {
+        match self.get(key) {
+            Some(value) => match value.as_u64().and_then(|n| u32::try_from(n).ok()) {
+                Some(n) => n,
+                None => {
+                    self.fail(key, format!("expected a whole number, found {value}"));
+                    1
+                }
+            },
+            None => default.unwrap_or_else(|| {
+                self.fail(key, "is missing, expected a whole number".to_owned());
+                1
+            }),
+        }
+    }
+
+    fn number(&mut self, key: &str, default: f64) -> f64 {
+        match self.get(key) {
+            Some(value) => value.as_f64().unwrap_or_else(|| {
+                self.fail(key, format!("expected a number, found {value}"));
+                default
+            }),
+            None => default,
+        }
+    }
+
+    fn flag(&mut self, key: &str, default: bool) -> bool {
+        match self.get(key) {
+            Some(value) => value.as_bool().unwrap_or_else(|| {
+                self.fail(key, format!("expected true or false, found {value}"));
+                default
+            }),
+            None => default,
+        }
+    }
+
+    /// A key that changes the arithmetic: only `supported` values pass.
+    fn only(&mut self, key: &str, supported: &[Value]) {
+        if let Some(value) = self.get(key) {
+            if !supported.contains(&value) {
+                let list: Vec<String> = supported.iter().map(Value::to_string).collect();
+                self.fail(key, format!("{value} is not supported, only {}", list.join(" or ")));
+            }
+        }
+    }
+}
+
+/// Reads the text of a `config.json`; `file` names it in messages.
+pub(crate) fn read(text: &str, file: &str) -> Result<ModelSpec, WorkloadError> {
+    let value: Value = serde_json::from_str(text).map_err(|e| {
+        WorkloadProblem::new(
+            format!("{file}:{}:{}", e.line(), e.column()),
+            "",
+            format!("not valid JSON: {e}"),
+        )
+    })?;
+    let Some(object) = value.as_object() else {
+        return Err(WorkloadProblem::new(file, "", "expected a JSON object at the top").into());
+    };
+    let mut reader = Reader { file, text, object, problems: Vec::new() };
+    let family = family(&reader)?;
+    unsupported(&mut reader, family);
+    let spec = spec(&mut reader, family);
+    let mut problems = reader.problems;
+    if problems.is_empty() {
+        if let Err(error) = spec.check(file) {
+            problems.extend(error.problems);
+        }
+    }
+    if problems.is_empty() { Ok(spec) } else { Err(WorkloadError { problems }) }
+}
+
+fn family(reader: &Reader<'_>) -> Result<Family, WorkloadError> {
+    let named = reader.get("architectures");
+    let name = named.as_ref().and_then(|list| list.as_array()?.first()?.as_str());
+    let valid: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
+    let Some(name) = name else {
+        let place = reader.place("architectures");
+        let problem = WorkloadProblem::new(place, "architectures", "expected a list with a name")
+            .help(format!("supported: {}", valid.join(", ")));
+        return Err(problem.into());
+    };
+    let found = ARCHITECTURES.iter().find(|(candidate, _)| *candidate == name);
+    found.map(|(_, family)| *family).ok_or_else(|| {
+        unknown_name(&reader.place("architectures"), "support for the architecture", name, &valid)
+    })
+}
+
+/// Refuses what would change the arithmetic and is not modelled.
+fn unsupported(reader: &mut Reader<'_>, family: Family) {
+    let off = [Value::Bool(false)];
+    reader.only("hidden_act", &[Value::from("silu")]);
+    reader.only("mlp_bias", &off);
+    if let Some(Value::Array(kinds)) = reader.get("layer_types") {
+        if let Some(kind) = kinds.iter().find(|kind| **kind != "full_attention") {
+            reader.fail("layer_types", format!("{kind} is not supported, only \"full_attention\""));
+        }
+    }
+    reader.only("use_mrope", &off);
+    for key in [
+        "num_experts",
+        "num_local_experts",
+        "n_routed_experts",
+        "attn_logit_softcapping",
+        "quantization_config",
+    ] {
+        reader.only(key, &[]);
+    }
+    match family {
+        Family::Qwen2 | Family::Qwen3 | Family::Mimo => reader.only("use_sliding_window", &off),
+        Family::Llama => {
+            reader.only("sliding_window", &[]);
+            reader.only("pretraining_tp", &[Value::from(1)]);
+        }
+        Family::Phi3 => {
+            reader.only("partial_rotary_factor", &[Value::from(1), Value::from(1.0)]);
+        }
+    }
+    match family {
+        Family::Llama | Family::Qwen3 | Family::Phi3 => reader.only("attention_bias", &off),
+        Family::Qwen2 | Family::Mimo => reader.only("attention_bias", &[Value::Bool(true)]),
+    }
+}
+
+fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
+    let hidden = reader.count("hidden_size", None);
+    let heads = reader.count("num_attention_heads", None);
+    let default_head = match family {
+        Family::Qwen3 => Some(128),
+        _ if heads > 0 && hidden % heads == 0 => Some(hidden / heads),
+        _ => None,
+    };
+    if default_head.is_none() && reader.get("head_dim").is_none() {
+        reader.fail("hidden_size", format!("{hidden} is not a multiple of num_attention_heads ({heads})"));
+    }
+    let head_dim = reader.count("head_dim", Some(default_head.unwrap_or(1)));
+    let stem = std::path::Path::new(reader.file);
+    // A directory of a model holds a file called config.json: its own name says more.
+    let named_by = match stem.file_stem().and_then(|s| s.to_str()) {
+        Some("config") => stem.parent().and_then(|p| p.file_name()).or(stem.file_stem()),
+        _ => stem.file_stem(),
+    };
+    let default_theta = if family == Family::Mimo { 640_000.0 } else { 10_000.0 };
+    let default_context = match family {
+        Family::Llama => 2_048,
+        Family::Phi3 => 4_096,
+        Family::Qwen2 | Family::Qwen3 | Family::Mimo => 32_768,
+    };
+    let context = reader.count("max_position_embeddings", Some(default_context));
+    // Phi 3 declares a sliding window (2047 of 4096 tokens); contexts end where it would begin to act.
+    let max_position = match family {
+        Family::Phi3 => context.min(reader.count("sliding_window", Some(context))),
+        Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Mimo => context,
+    };
+    let default_eps = if family == Family::Phi3 { 1e-5 } else { 1e-6 };
+    ModelSpec {
+        name: named_by.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned()),
+        family,
+        hidden,
+        layers: reader.count("num_hidden_layers", None),
+        heads,
+        kv_heads: reader.count("num_key_value_heads", Some(heads)),
+        head_dim,
+        ffn: reader.count("intermediate_size", None),
+        vocab: reader.count("vocab_size", None),
+        norm_eps: reader.number("rms_norm_eps", default_eps),
+        qkv_bias: matches!(family, Family::Qwen2 | Family::Mimo),
+        qk_norm: family == Family::Qwen3,
+        rope: rope(reader, default_theta),
+        tied_embedding: reader.flag("tie_word_embeddings", false),
+        max_position,
+    }
+}
+
+/// Rotary settings: the older `rope_theta` and `rope_scaling`, or the newer `rope_parameters` with both.
+fn rope(reader: &mut Reader<'_>, default_theta: f64) -> Rope {
+    let mut theta = reader.number("rope_theta", default_theta);
+    let (key, settings) = match reader.get("rope_parameters") {
+        Some(settings) => ("rope_parameters", Some(settings)),
+        None => ("rope_scaling", reader.get("rope_scaling")),
+    };
+    let mut scaling = RopeScaling::None;
+    match settings {
+        None => {}
+        Some(Value::Object(settings)) => {
+            theta = settings.get("rope_theta").and_then(Value::as_f64).unwrap_or(theta);
+            match rope_scaling(&settings) {
+                Ok(found) => scaling = found,
+                Err(message) => reader.fail(key, message),
+            }
+        }
+        Some(other) => reader.fail(key, format!("expected an object, found {other}")),
+    }
+    Rope { theta, layout: RopeLayout::Half, scaling }
+}
+
+fn rope_scaling(settings: &Map<String, Value>) -> Result<RopeScaling, String> {
+    let number = |key: &str| {
+        let value = settings.get(key).and_then(Value::as_f64);
+        value.filter(|n| *n >= 1.0 && n.is_finite()).ok_or_else(|| format!("{key}: expected a number from 1"))
+    };
+    let kind = settings.get("rope_type").or_else(|| settings.get("type")).and_then(Value::as_str);
+    match kind {
+        Some("default") => Ok(RopeScaling::None),
+        Some("linear") => Ok(RopeScaling::Linear { factor: number("factor")? }),
+        Some("llama3") => {
+            let original = settings.get("original_max_position_embeddings").and_then(Value::as_u64);
+            let original = original.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
+            Ok(RopeScaling::Llama3 {
+                factor: number("factor")?,
+                low_freq_factor: number("low_freq_factor")?,
+                high_freq_factor: number("high_freq_factor")?,
+                original_max_position: original
+                    .ok_or("original_max_position_embeddings: expected a whole number from 1")?,
+            })
+        }
+        Some(other) => Err(format!("rope type `{other}` is not supported, only default, linear and llama3")),
+        None => Err("expected a rope_type: default, linear or llama3".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::preset::model_preset;
+    use super::*;
+
+    const LLAMA_1B: &str = r#"{
+  "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+  "bos_token_id": 128000, "eos_token_id": 128001, "head_dim": 64, "hidden_act": "silu", "hidden_size": 2048,
+  "initializer_range": 0.02, "intermediate_size": 8192, "max_position_embeddings": 131072, "mlp_bias": false,
+  "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 16, "num_key_value_heads": 8,
+  "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+  "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+    "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+  "rope_theta": 500000.0, "tie_word_embeddings": true, "torch_dtype": "bfloat16", "use_cache": true,
+  "vocab_size": 128256
+}"#;
+
+    const QWEN_1B5: &str = r#"{
+  "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "hidden_act": "silu", "hidden_size": 1536,
+  "intermediate_size": 8960, "max_position_embeddings": 32768, "max_window_layers": 21, "model_type": "qwen2",
+  "num_attention_heads": 12, "num_hidden_layers": 28, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+  "rope_theta": 1000000.0, "sliding_window": 32768, "tie_word_embeddings": true, "use_sliding_window": false,
+  "vocab_size": 151936
+}"#;
+
+    fn refused(text: &str) -> String {
+        read(text, "m.json").expect_err("is refused").to_string()
+    }
+
+    #[test]
+    fn published_files_give_the_presets() {
+        for (text, name) in [(LLAMA_1B, "llama-3.2-1b"), (QWEN_1B5, "qwen2.5-1.5b")] {
+            let expected = model_preset(name).expect("preset").spec;
+            let found = read(text, &format!("{name}.json")).expect("reads");
+            // The file stem of "llama-3.2-1b.json" is the preset's name, so all fields must agree.
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_phi_context_ends_where_its_window_would_act() {
+        let text = r#"{"architectures": ["Phi3ForCausalLM"], "attention_bias": false, "hidden_act": "silu",
+  "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096, "model_type": "phi3",
+  "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32, "rms_norm_eps": 1e-05,
+  "original_max_position_embeddings": 4096, "rope_scaling": null, "rope_theta": 10000.0, "sliding_window": 2047,
+  "tie_word_embeddings": false, "vocab_size": 32064}"#;
+        let expected = model_preset("phi-3-mini").expect("preset").spec;
+        assert_eq!(read(text, "phi-3-mini/config.json").expect("reads"), expected);
+        assert_eq!(expected.max_position, 2047);
+    }
+
+    #[test]
+    fn what_changes_the_arithmetic_and_is_not_modelled_is_named() {
+        for (text, from, to, says) in [
+            (
+                QWEN_1B5,
+                "\"use_sliding_window\": false",
+                "\"use_sliding_window\": true",
+                "m.json:5: use_sliding_window: true is not supported",
+            ),
+            (LLAMA_1B, "\"llama3\"", "\"yarn\"", "rope type `yarn` is not supported"),
+            (LLAMA_1B, "\"silu\"", "\"gelu\"", "hidden_act: \"gelu\" is not supported"),
+            (LLAMA_1B, "\"mlp_bias\": false", "\"mlp_bias\": true", "mlp_bias: true"),
+            (LLAMA_1B, "LlamaForCausalLM", "LamaForCausalLM", "did you mean `LlamaForCausalLM`?"),
+            (
+                LLAMA_1B,
+                "\"hidden_size\": 2048",
+                "\"hidden_size\": 0",
+                "hidden_size: expected from 64 to 65536, found 0",
+            ),
+            (
+                LLAMA_1B,
+                "\"hidden_size\": 2048",
+                "\"hidden_size\": \"big\"",
+                "hidden_size: expected a whole number",
+            ),
+            (LLAMA_1B, "\"vocab_size\": 128256", "\"vocab_size\": 99999999", "vocab_size"),
+            (LLAMA_1B, "\"num_key_value_heads\": 8", "\"num_key_value_heads\": 7", "num_key_value_heads"),
+            (LLAMA_1B, "\"num_hidden_layers\": 16, ", "", "num_hidden_layers: is missing"),
+            (
+                QWEN_1B5,
+                "\"num_attention_heads\": 12",
+                "\"num_attention_heads\": 11",
+                "hidden_size: 1536 is not a multiple",
+            ),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let error = refused(&text.replace(from, to));
+            assert!(error.contains(says), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_config_is_refused_with_its_line() {
+        assert!(refused("[1,2").starts_with("m.json:1:4: not valid JSON"), "{}", refused("[1,2"));
+        assert!(refused("[1,2]").contains("expected a JSON object"));
+        assert!(refused("{}").contains("architectures: expected a list with a name"));
+        let zero = refused("{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":0}");
+        assert!(zero.contains("num_attention_heads: is missing"), "{zero}");
+        assert!(refused(&"[".repeat(100_000)).contains("not valid JSON"));
+    }
+}

@@ -1,0 +1,12 @@
+//! What runs: model shapes, from presets or Hugging Face files, and quantisation schemes.
+
+mod error;
+mod hugging_face;
+mod model;
+mod preset;
+mod quant;
+
+pub use error::{WorkloadError, WorkloadProblem};
+pub use model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
+pub use preset::{ModelPreset, load_model, model_names, model_preset};
+pub use quant::{QuantScheme, SCALE_BITS, TensorFormat, WeightQuant};

@@ -1,0 +1,167 @@
+//! The model presets built into the program, and how a model argument is resolved.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::error::{WorkloadError, WorkloadProblem, unknown_name};
+use super::hugging_face;
+use super::model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
+
+macro_rules! presets {
+    ($($name:literal),* $(,)?) => {
+        /// Model presets by name.
+        const MODELS: &[(&str, &str)] = &[
+            $(($name, include_str!(concat!("../../presets/models/", $name, ".toml"))),)*
+        ];
+    };
+}
+
+presets![
+    "mimo-7b",
+    "qwen2.5-1.5b",
+    "qwen2.5-7b",
+    "qwen3-8b",
+    "qwen3-14b",
+    "llama-3.2-1b",
+    "llama-3.2-3b",
+    "llama-3.1-8b",
+    "llama-2-7b",
+    "phi-3-mini",
+];
+
+/// Names of the model presets.
+pub fn model_names() -> impl Iterator<Item = &'static str> {
+    MODELS.iter().map(|(name, _)| *name)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawModel {
+    source: String,
+    family: Family,
+    hidden: u32,
+    layers: u32,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    ffn: u32,
+    vocab: u32,
+    norm_eps: f64,
+    qkv_bias: bool,
+    qk_norm: bool,
+    rope_theta: f64,
+    rope_scaling: Option<RopeScaling>,
+    tied_embedding: bool,
+    max_position: u32,
+}
+
+/// A preset with the source of its figures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelPreset {
+    /// The shape.
+    pub spec: ModelSpec,
+    /// Where its figures are from.
+    pub source: String,
+}
+
+/// Loads a model preset.
+///
+/// # Errors
+/// If there is none of that name, with the nearest.
+///
+/// # Panics
+/// If the built-in text is not a model, which a test excludes for all of them.
+pub fn model_preset(name: &str) -> Result<ModelPreset, WorkloadError> {
+    let Some((_, text)) = MODELS.iter().find(|(candidate, _)| *candidate == name) else {
+        let valid: Vec<&str> = model_names().collect();
+        return Err(unknown_name("--model", "model preset, nor a file,", name, &valid));
+    };
+    let raw: RawModel = toml::from_str(text).expect("built-in presets are valid");
+    let spec = ModelSpec {
+        name: name.to_owned(),
+        family: raw.family,
+        hidden: raw.hidden,
+        layers: raw.layers,
+        heads: raw.heads,
+        kv_heads: raw.kv_heads,
+        head_dim: raw.head_dim,
+        ffn: raw.ffn,
+        vocab: raw.vocab,
+        norm_eps: raw.norm_eps,
+        qkv_bias: raw.qkv_bias,
+        qk_norm: raw.qk_norm,
+        rope: Rope {
+            theta: raw.rope_theta,
+            layout: RopeLayout::Half,
+            scaling: raw.rope_scaling.unwrap_or(RopeScaling::None),
+        },
+        tied_embedding: raw.tied_embedding,
+        max_position: raw.max_position,
+    };
+    spec.check(&format!("preset {name}"))?;
+    Ok(ModelPreset { spec, source: raw.source })
+}
+
+/// Resolves a model argument: a preset name or the path of a Hugging Face `config.json`.
+///
+/// # Errors
+/// If it is neither, or the file does not describe a model that is supported.
+pub fn load_model(argument: &str) -> Result<ModelSpec, WorkloadError> {
+    let path = Path::new(argument);
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let is_file = extension == "json" || extension == "gguf" || argument.contains('/') || path.is_file();
+    if !is_file || model_names().any(|name| name == argument) {
+        return model_preset(argument).map(|preset| preset.spec);
+    }
+    let bytes = std::fs::read(path).map_err(|e| {
+        WorkloadProblem::new("--model", "", format!("cannot read `{argument}`: {}", e.kind()))
+    })?;
+    if bytes.starts_with(b"GGUF") || extension == "gguf" {
+        let message = "expected a Hugging Face config.json; files of weights cannot be read";
+        return Err(WorkloadProblem::new(argument, "", message).into());
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        WorkloadProblem::new(argument, "", format!("not a text file: byte {at} is not UTF-8, expected JSON"))
+    })?;
+    hugging_face::read(&text, argument)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_loads_and_counts_the_published_parameters() {
+        // In millions, from the model cards, to 1 %.
+        let published = [
+            ("mimo-7b", 7_625), // 7.83 B with its prediction layer (0.21 B, not modelled)
+            ("qwen2.5-1.5b", 1_544),
+            ("qwen2.5-7b", 7_616),
+            ("qwen3-8b", 8_191),
+            ("qwen3-14b", 14_768),
+            ("llama-3.2-1b", 1_236),
+            ("llama-3.2-3b", 3_213),
+            ("llama-3.1-8b", 8_030),
+            ("llama-2-7b", 6_738),
+            ("phi-3-mini", 3_821),
+        ];
+        assert_eq!(published.map(|(name, _)| name).to_vec(), model_names().collect::<Vec<_>>());
+        for (name, millions) in published {
+            let preset = model_preset(name).expect(name);
+            assert!(!preset.source.is_empty(), "{name}");
+            let ours = preset.spec.params() / 1_000_000;
+            assert!(ours.abs_diff(millions) * 100 <= millions, "{name}: {ours} M, published {millions} M");
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_names_the_nearest() {
+        let error = load_model("mimo-8b").expect_err("no such preset").to_string();
+        assert!(error.contains("did you mean `mimo-7b`?"), "{error}");
+        let error = load_model("zzz").expect_err("no such preset").to_string();
+        assert!(error.contains("there are: mimo-7b, "), "{error}");
+        assert!(load_model("no/such/file.json").expect_err("no file").to_string().contains("cannot read"));
+    }
+}

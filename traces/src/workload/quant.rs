@@ -1,0 +1,179 @@
+//! Quantisation schemes: how each class of tensor is stored and computed.
+//!
+//! Models: formats, groups and their bits. Does not model: the values. Source: the scheme definitions of this
+//! project's interface (w4a16 in groups of 128 is the AWQ and GPTQ layout with symmetric int4).
+
+use serde::Serialize;
+
+use super::error::{WorkloadError, unknown_name};
+use super::model::ModelSpec;
+
+/// A stored number format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TensorFormat {
+    /// Signed 4-bit integer.
+    Int4,
+    /// Signed 8-bit integer.
+    Int8,
+    /// IEEE 754 half precision.
+    Fp16,
+}
+
+impl TensorFormat {
+    /// Bits of one element, scales apart.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        match self {
+            Self::Int4 => 4,
+            Self::Int8 => 8,
+            Self::Fp16 => 16,
+        }
+    }
+}
+
+/// How a weight matrix of K rows (inputs) is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightQuant {
+    /// Plain elements without scales.
+    Plain(TensorFormat),
+    /// One fp16 scale per group of rows in a column.
+    Grouped {
+        /// Format of an element.
+        format: TensorFormat,
+        /// Rows of a group.
+        group: u32,
+    },
+    /// One fp16 scale per column.
+    PerChannel(TensorFormat),
+}
+
+/// Bits of one scale (fp16).
+pub const SCALE_BITS: u64 = 16;
+
+impl WeightQuant {
+    /// Format of an element.
+    #[must_use]
+    pub const fn format(self) -> TensorFormat {
+        match self {
+            Self::Plain(format) | Self::Grouped { format, .. } | Self::PerChannel(format) => format,
+        }
+    }
+
+    /// Bits of a K x N matrix, scales included.
+    #[must_use]
+    pub const fn matrix_bits(self, k: u64, n: u64) -> u64 {
+        let scales = match self {
+            Self::Plain(_) => 0,
+            Self::Grouped { group, .. } => k.div_ceil(group as u64) * n,
+            Self::PerChannel(_) => n,
+        };
+        k * n * self.format().bits() + scales * SCALE_BITS
+    }
+}
+
+/// How every class of tensor is stored and computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct QuantScheme {
+    /// Name.
+    pub name: &'static str,
+    /// Projections of the blocks.
+    pub body: WeightQuant,
+    /// Output head.
+    pub head: WeightQuant,
+    /// Embedding rows.
+    pub embedding: TensorFormat,
+    /// Key and value cache.
+    pub kv: TensorFormat,
+    /// Left operand of the projections.
+    pub activation: TensorFormat,
+}
+
+impl QuantScheme {
+    /// Every scheme.
+    pub const ALL: [Self; 3] = [
+        Self {
+            name: "w4a16-g128",
+            body: WeightQuant::Grouped { format: TensorFormat::Int4, group: 128 },
+            head: WeightQuant::Grouped { format: TensorFormat::Int8, group: 128 },
+            embedding: TensorFormat::Fp16,
+            kv: TensorFormat::Fp16,
+            activation: TensorFormat::Fp16,
+        },
+        Self {
+            name: "w8a8",
+            body: WeightQuant::PerChannel(TensorFormat::Int8),
+            head: WeightQuant::PerChannel(TensorFormat::Int8),
+            embedding: TensorFormat::Fp16,
+            kv: TensorFormat::Fp16,
+            activation: TensorFormat::Int8,
+        },
+        Self {
+            name: "fp16",
+            body: WeightQuant::Plain(TensorFormat::Fp16),
+            head: WeightQuant::Plain(TensorFormat::Fp16),
+            embedding: TensorFormat::Fp16,
+            kv: TensorFormat::Fp16,
+            activation: TensorFormat::Fp16,
+        },
+    ];
+
+    /// The scheme of that name.
+    ///
+    /// # Errors
+    /// If there is none, with the nearest.
+    pub fn named(name: &str) -> Result<Self, WorkloadError> {
+        let valid = Self::ALL.map(|scheme| scheme.name);
+        let found = Self::ALL.into_iter().find(|scheme| scheme.name == name);
+        found.ok_or_else(|| unknown_name("--quant", "quantisation scheme", name, &valid))
+    }
+
+    /// Bytes of weights, scales and biases read for one decoded token: all blocks and the head, no embedding row.
+    #[must_use]
+    pub const fn weight_bytes_per_token(&self, model: &ModelSpec) -> u64 {
+        let (hidden, ffn) = (model.hidden as u64, model.ffn as u64);
+        let (q, kv) = (model.q_width(), model.kv_width());
+        let attention = self.body.matrix_bits(hidden, q + 2 * kv) + self.body.matrix_bits(q, hidden);
+        let feed_forward = self.body.matrix_bits(hidden, 2 * ffn) + self.body.matrix_bits(ffn, hidden);
+        let head = self.head.matrix_bits(hidden, model.vocab as u64);
+        (model.layers as u64 * (attention + feed_forward) + head).div_ceil(8)
+    }
+
+    /// Bytes of keys and values appended per token over all layers.
+    #[must_use]
+    pub const fn kv_bytes_per_token(&self, model: &ModelSpec) -> u64 {
+        (model.kv_elements_per_token() * self.kv.bits()).div_ceil(8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::preset::model_preset;
+    use super::*;
+
+    #[test]
+    fn grouped_int4_is_4_125_bits() {
+        let scheme = QuantScheme::named("w4a16-g128").expect("scheme");
+        assert_eq!(scheme.body.matrix_bits(4096, 4096) * 1000 / (4096 * 4096), 4125);
+        // A last group that is not full still has its scale.
+        assert_eq!(scheme.body.matrix_bits(130, 1), 130 * 4 + 2 * 16);
+        assert_eq!(QuantScheme::named("w8a8").expect("scheme").body.matrix_bits(4096, 2), 4096 * 2 * 8 + 32);
+        assert_eq!(QuantScheme::named("fp16").expect("scheme").body.matrix_bits(10, 10), 1600);
+    }
+
+    #[test]
+    fn a_decoded_token_of_mimo_reads_about_four_gigabytes() {
+        let model = model_preset("mimo-7b").expect("preset").spec;
+        let scheme = QuantScheme::named("w4a16-g128").expect("scheme");
+        let bytes = scheme.weight_bytes_per_token(&model);
+        assert!((3_850_000_000..=4_000_000_000).contains(&bytes), "{bytes}");
+        assert_eq!(scheme.kv_bytes_per_token(&model), 2 * 36 * 8 * 128 * 2);
+    }
+
+    #[test]
+    fn a_wrong_scheme_names_the_nearest() {
+        let error = QuantScheme::named("w4a16").expect_err("no such scheme").to_string();
+        assert!(error.contains("did you mean `w4a16-g128`?"), "{error}");
+    }
+}
