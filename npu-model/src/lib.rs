@@ -5,6 +5,7 @@ pub mod config;
 pub mod fault;
 pub mod local;
 pub mod ops;
+pub mod study;
 
 pub use config::NpuConfig;
 pub use fault::Fault;
