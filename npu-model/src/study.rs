@@ -3,8 +3,8 @@
 //! Models: compute cycles by closed form; with a memory of fixed bandwidth, a schedule of tiles whose loads,
 //!   computation and write-back overlap through double buffers.
 //! Does not model: memory latency, DRAM timing, command dispatch; one core.
-//! Source: `array` for the forms. Local memories as in the XRING-class core (1.5 MiB scratchpad, 128 KiB
-//!   accumulator for 64 columns; estimate, accuracy class C), the accumulator in proportion to the columns.
+//! Source: `array` for the forms. Local memory a PE as in the XRING-class core (1.5 MiB scratchpad and 128 KiB
+//!   accumulator for 64 x 64 PEs; estimate, accuracy class C).
 //!
 //! Behind a memory, A and B arrive from it and C returns to it in A's width. A tile is Mt x Kt x Nt; two A tiles
 //! and two B tiles fit the scratchpad, two C tiles the accumulator. A tile's operands are loaded while the previous
@@ -301,10 +301,10 @@ impl Study {
     }
 }
 
-/// Scratchpad of the XRING-class core.
-const SCRATCHPAD_BITS: u128 = 8 * 1536 * 1024;
-/// Accumulators of the XRING-class core hold 512 rows of its array's width.
-const ACCUMULATOR_ROWS: u128 = 128 * 1024 / (64 * 4);
+/// Scratchpad bits a PE, as in the XRING-class core: 1.5 MiB for 64 x 64. Estimate, accuracy class C.
+const SCRATCHPAD_BITS_PER_PE: u128 = 8 * 1536 * 1024 / 4096;
+/// Accumulators a PE, as in the XRING-class core: 128 KiB of 4 bytes for 64 x 64. Estimate, accuracy class C.
+const ACCUMULATORS_PER_PE: u128 = 128 * 1024 / 4 / 4096;
 
 /// A product cut into tiles.
 struct Schedule<'a> {
@@ -338,6 +338,9 @@ impl Schedule<'_> {
     /// Total cycles of the best schedule, and the cycles its transfers alone would take.
     fn best(&self) -> Option<(u64, u64)> {
         let (rows, cols) = (self.study.array.rows, self.study.array.cols);
+        let pes = u128::from(rows).checked_mul(u128::from(cols))?;
+        let accumulators = pes.checked_mul(ACCUMULATORS_PER_PE)?;
+        let scratchpad = pes.checked_mul(SCRATCHPAD_BITS_PER_PE)?;
         let (rate, a_bits, b_bits) = self.study.formats.rate_and_bits();
         let k_unit = Folding::new(rows, rate, 0).fold_rows;
         let n_unit = cols;
@@ -347,13 +350,13 @@ impl Schedule<'_> {
             for nt in sizes(self.p.n, n_unit) {
                 let one = u128::from(mt) * u128::from(nt);
                 let copies = if mt == self.p.m && nt == self.p.n { 1 } else { 2 };
-                if one * copies > ACCUMULATOR_ROWS * u128::from(cols) && (mt > m_unit || nt > n_unit) {
+                if one > accumulators / copies && (mt > m_unit || nt > n_unit) {
                     continue;
                 }
                 for kt in sizes(self.p.k, k_unit) {
                     let operands = u128::from(mt) * u128::from(a_bits) + u128::from(nt) * u128::from(b_bits);
                     let Some(bits) = operands.checked_mul(2 * u128::from(kt)) else { continue };
-                    if bits > SCRATCHPAD_BITS && (mt > m_unit || nt > n_unit || kt > k_unit) {
+                    if bits > scratchpad && (mt > m_unit || nt > n_unit || kt > k_unit) {
                         continue;
                     }
                     for m_outer in [true, false] {
