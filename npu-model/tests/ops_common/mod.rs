@@ -113,7 +113,7 @@ fn put_element(bytes: &mut [u8], index: usize, v: f32, format: Format) {
         Format::Int4 => {
             let code = (v as i32 & 15) as u8;
             let b = &mut bytes[index / 2];
-            *b = if index % 2 == 0 { (*b & 0xF0) | code } else { (*b & 0x0F) | (code << 4) };
+            *b = if index.is_multiple_of(2) { (*b & 0xF0) | code } else { (*b & 0x0F) | (code << 4) };
         }
         Format::Int8 => bytes[index] = v as i8 as u8,
         Format::Int32 => bytes[4 * index..][..4].copy_from_slice(&(v as i32).to_le_bytes()),
