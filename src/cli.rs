@@ -59,9 +59,14 @@ mod tests {
         command.build();
         command.clone().debug_assert();
         assert!(command.get_after_help().is_some_and(|text| text.to_string().contains("Example")));
+        has_examples(&command);
+    }
+
+    fn has_examples(command: &clap::Command) {
         for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example: presil "), "{} has no example", sub.get_name());
+            has_examples(sub);
         }
     }
 }

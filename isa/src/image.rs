@@ -49,6 +49,7 @@ header! {
     vocab "tokens in the vocabulary",
     flags "bit 0 QKV bias, bit 1 QK norm, bit 2 RoPE rotates neighbours (else halves)",
     eps "RMS norm epsilon, fp32 bits",
+    att_scale "factor on attention scores, fp32 bits",
     panel "columns of a panel",
     body_format "format code of the layers' matrices",
     body_group "GEMM `grp` code of the layers' matrices",

@@ -14,3 +14,5 @@ pub mod boot;
 pub mod image;
 pub mod memory_map;
 pub mod npu;
+pub mod rv64;
+pub mod tags;

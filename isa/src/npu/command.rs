@@ -11,7 +11,6 @@ use super::word::Word;
 
 /// What a command does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "commands are decoded one at a time and never stored in bulk")]
 pub enum Body {
     /// Sequencer.
     Ctrl(Ctrl),

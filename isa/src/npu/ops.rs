@@ -61,6 +61,8 @@ macro_rules! coded {
     };
 }
 
+pub(crate) use coded;
+
 coded!(
     /// Number formats, 4-bit code.
     Format {

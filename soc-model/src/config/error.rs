@@ -80,7 +80,8 @@ impl From<Problem> for ConfigError {
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut best: Option<(&str, f64)> = None;
     for candidate in candidates {
-        let likeness = strsim::jaro_winkler(name, candidate);
+        let slip = strsim::damerau_levenshtein(name, candidate) == 1;
+        let likeness = if slip { 1.0 } else { strsim::jaro_winkler(name, candidate) };
         if likeness > best.map_or(0.7, |(_, so_far)| so_far) {
             best = Some((candidate, likeness));
         }

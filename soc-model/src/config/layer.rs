@@ -1,6 +1,7 @@
 //! Layers of a configuration: presets, files and `--set` options laid over each other, every value with its origin.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -28,6 +29,9 @@ pub(crate) struct Entry {
 
 /// All values by dotted path; a later layer replaces an earlier one.
 pub(crate) type Entries = BTreeMap<String, Entry>;
+
+/// Largest file that is read.
+const MAX_FILE: u64 = 4 << 20;
 
 /// Longest chain of `extends`.
 const MAX_DEPTH: usize = 8;
@@ -89,8 +93,14 @@ fn open(soc: &str, directory: &Path, asked_at: &str) -> Result<Text, ConfigError
         return Err(problem.help(suggestion(soc, &names)).into());
     }
     let shown = if directory == Path::new(".") { soc.to_owned() } else { path.display().to_string() };
-    let bytes = std::fs::read(&path)
+    let mut bytes = Vec::new();
+    std::fs::File::open(&path)
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
         .map_err(|e| Problem::new(asked_at, "", format!("cannot read `{shown}`: {}", e.kind())))?;
+    if bytes.len() as u64 > MAX_FILE {
+        let message = format!("more than {MAX_FILE} bytes, expected a SoC description");
+        return Err(Problem::new(&shown, "", message).into());
+    }
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Problem::new(&shown, "", format!("not a text file: byte {at} is not UTF-8, expected TOML"))

@@ -91,12 +91,18 @@ pub(crate) struct RawInOrder {
     pub(crate) mul: u32,
     /// Integer divide.
     pub(crate) div: u32,
-    /// Floating-point add, multiply, fused multiply-add and convert.
+    /// Floating-point add, multiply, compare and convert.
     pub(crate) fp: u32,
+    /// Fused multiply-add.
+    pub(crate) fma: u32,
     /// Floating-point divide and square root.
     pub(crate) fp_div: u32,
+    /// Atomic on a line in the level-1 data cache.
+    pub(crate) atomic: u32,
     /// Cycles lost by a mispredicted branch.
     pub(crate) mispredict_penalty: u32,
+    /// Cycles lost to a trap, a return from one, or another serialising instruction.
+    pub(crate) serialise: u32,
     /// Entries of the branch direction table.
     pub(crate) predictor_entries: u32,
     /// Entries of the return-address stack.

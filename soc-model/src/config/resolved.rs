@@ -108,12 +108,18 @@ pub struct InOrderConfig {
     pub mul_cycles: u32,
     /// Integer divide; the unit is busy as long.
     pub div_cycles: u32,
-    /// Floating-point add, multiply, fused multiply-add and convert.
+    /// Floating-point add, multiply, compare and convert.
     pub fp_cycles: u32,
+    /// Fused multiply-add.
+    pub fma_cycles: u32,
     /// Floating-point divide and square root; the unit is busy as long.
     pub fp_div_cycles: u32,
+    /// Atomic on a line in the level-1 data cache.
+    pub atomic_cycles: u32,
     /// Mispredicted branch to the first instruction of the right path.
     pub mispredict_penalty_cycles: u32,
+    /// Lost to a trap, a return from one, or another serialising instruction.
+    pub serialise_cycles: u32,
     /// Entries of the two-bit branch direction table.
     pub predictor_entries: u32,
     /// Entries of the return-address stack.

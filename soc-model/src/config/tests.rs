@@ -1,12 +1,10 @@
 //! The pipeline as a whole: presets, files, options, errors.
 
-use std::path::PathBuf;
-
 use super::*;
 
 /// Writes a file of its own for one test and returns its path.
 fn file(name: &str, content: &str) -> String {
-    let directory = PathBuf::from(std::env::temp_dir()).join(format!("presil-config-{}", std::process::id()));
+    let directory = std::env::temp_dir().join(format!("presil-config-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a temporary directory");
     let path = directory.join(name);
     std::fs::write(&path, content).expect("a temporary file");
@@ -134,6 +132,7 @@ fn files_that_are_not_configurations_are_refused_cleanly() {
     let binary = file("binary.toml", "");
     std::fs::write(&binary, b"\xff\xfe\x00").expect("a temporary file");
     assert!(refused(&binary, "").contains("byte 0 is not UTF-8"));
+    assert!(refused("/dev/zero", "").contains("more than 4194304 bytes"));
     assert!(refused(&file("array.toml", "[1, 2]\n"), "").contains("not valid TOML"));
     assert!(refused(&file("list.toml", "[[npu]]\ncores = 1\n"), "").contains("npu: expected a table"));
     assert!(refused(&file("empty.toml", ""), "").contains("start the file with extends = \"xring-o1\""));

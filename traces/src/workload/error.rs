@@ -69,7 +69,8 @@ impl From<WorkloadProblem> for WorkloadError {
 pub(crate) fn unknown_name(place: &str, what: &str, name: &str, valid: &[&str]) -> WorkloadError {
     let mut best: Option<(&str, f64)> = None;
     for candidate in valid {
-        let likeness = strsim::jaro_winkler(name, candidate);
+        let slip = strsim::damerau_levenshtein(name, candidate) == 1;
+        let likeness = if slip { 1.0 } else { strsim::jaro_winkler(name, candidate) };
         if likeness > best.map_or(0.7, |(_, so_far)| so_far) {
             best = Some((candidate, likeness));
         }

@@ -10,12 +10,13 @@ use serde_json::{Map, Value};
 use super::error::{WorkloadError, WorkloadProblem, unknown_name};
 use super::model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 
-const ARCHITECTURES: [(&str, Family); 5] = [
-    ("LlamaForCausalLM", Family::Llama),
-    ("Qwen2ForCausalLM", Family::Qwen2),
-    ("Qwen3ForCausalLM", Family::Qwen3),
-    ("MiMoForCausalLM", Family::Mimo),
-    ("Phi3ForCausalLM", Family::Phi3),
+/// Architecture, model type (which files without an architecture still have) and family.
+const ARCHITECTURES: [(&str, &str, Family); 5] = [
+    ("LlamaForCausalLM", "llama", Family::Llama),
+    ("Qwen2ForCausalLM", "qwen2", Family::Qwen2),
+    ("Qwen3ForCausalLM", "qwen3", Family::Qwen3),
+    ("MiMoForCausalLM", "mimo", Family::Mimo),
+    ("Phi3ForCausalLM", "phi3", Family::Phi3),
 ];
 
 /// One JSON object being read, with all that was wrong in it.
@@ -84,11 +85,12 @@ impl Reader<'_> {
 
     /// A key that changes the arithmetic: only `supported` values pass.
     fn only(&mut self, key: &str, supported: &[Value]) {
-        if let Some(value) = self.get(key) {
-            if !supported.contains(&value) {
-                let list: Vec<String> = supported.iter().map(Value::to_string).collect();
-                self.fail(key, format!("{value} is not supported, only {}", list.join(" or ")));
-            }
+        if let Some(value) = self.get(key)
+            && !supported.contains(&value)
+        {
+            let list: Vec<String> = supported.iter().map(Value::to_string).collect();
+            let only = if list.is_empty() { String::new() } else { format!(", only {}", list.join(" or ")) };
+            self.fail(key, format!("{value} is not supported{only}"));
         }
     }
 }
@@ -110,27 +112,33 @@ pub(crate) fn read(text: &str, file: &str) -> Result<ModelSpec, WorkloadError> {
     unsupported(&mut reader, family);
     let spec = spec(&mut reader, family);
     let mut problems = reader.problems;
-    if problems.is_empty() {
-        if let Err(error) = spec.check(file) {
-            problems.extend(error.problems);
-        }
+    if problems.is_empty()
+        && let Err(error) = spec.check(file)
+    {
+        problems.extend(error.problems);
     }
     if problems.is_empty() { Ok(spec) } else { Err(WorkloadError { problems }) }
 }
 
 fn family(reader: &Reader<'_>) -> Result<Family, WorkloadError> {
-    let named = reader.get("architectures");
-    let name = named.as_ref().and_then(|list| list.as_array()?.first()?.as_str());
-    let valid: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
-    let Some(name) = name else {
-        let place = reader.place("architectures");
-        let problem = WorkloadProblem::new(place, "architectures", "expected a list with a name")
-            .help(format!("supported: {}", valid.join(", ")));
-        return Err(problem.into());
+    let architectures = ARCHITECTURES.map(|(name, _, _)| name);
+    let Some(named) = reader.get("architectures") else {
+        let kind = reader.get("model_type");
+        let kind = kind.as_ref().and_then(Value::as_str);
+        let found = ARCHITECTURES.iter().find(|(_, model_type, _)| kind == Some(model_type));
+        return found.map(|(_, _, family)| *family).ok_or_else(|| {
+            let message = "expected a list with a name, or a supported model_type";
+            let problem = WorkloadProblem::new(reader.place("model_type"), "architectures", message);
+            problem.help(format!("supported: {}", architectures.join(", "))).into()
+        });
     };
-    let found = ARCHITECTURES.iter().find(|(candidate, _)| *candidate == name);
-    found.map(|(_, family)| *family).ok_or_else(|| {
-        unknown_name(&reader.place("architectures"), "support for the architecture", name, &valid)
+    let Some(name) = named.as_array().and_then(|list| list.first()?.as_str()) else {
+        let message = format!("expected a list with a name, found {named}");
+        return Err(WorkloadProblem::new(reader.place("architectures"), "architectures", message).into());
+    };
+    let found = ARCHITECTURES.iter().find(|(candidate, _, _)| *candidate == name);
+    found.map(|(_, _, family)| *family).ok_or_else(|| {
+        unknown_name(&reader.place("architectures"), "support for the architecture", name, &architectures)
     })
 }
 
@@ -139,10 +147,10 @@ fn unsupported(reader: &mut Reader<'_>, family: Family) {
     let off = [Value::Bool(false)];
     reader.only("hidden_act", &[Value::from("silu")]);
     reader.only("mlp_bias", &off);
-    if let Some(Value::Array(kinds)) = reader.get("layer_types") {
-        if let Some(kind) = kinds.iter().find(|kind| **kind != "full_attention") {
-            reader.fail("layer_types", format!("{kind} is not supported, only \"full_attention\""));
-        }
+    if let Some(Value::Array(kinds)) = reader.get("layer_types")
+        && let Some(kind) = kinds.iter().find(|kind| **kind != "full_attention")
+    {
+        reader.fail("layer_types", format!("{kind} is not supported, only \"full_attention\""));
     }
     reader.only("use_mrope", &off);
     for key in [
@@ -175,7 +183,7 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
     let heads = reader.count("num_attention_heads", None);
     let default_head = match family {
         Family::Qwen3 => Some(128),
-        _ if heads > 0 && hidden % heads == 0 => Some(hidden / heads),
+        _ if heads > 0 && hidden.is_multiple_of(heads) => Some(hidden / heads),
         _ => None,
     };
     if default_head.is_none() && reader.get("head_dim").is_none() {
@@ -304,6 +312,14 @@ mod tests {
             // The file stem of "llama-3.2-1b.json" is the preset's name, so all fields must agree.
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn a_model_type_stands_in_for_a_missing_architecture() {
+        let bare = QWEN_1B5.replace("\"architectures\": [\"Qwen2ForCausalLM\"], ", "");
+        assert!(!bare.contains("architectures"));
+        assert_eq!(read(&bare, "m.json"), read(QWEN_1B5, "m.json"));
+        assert!(refused(&bare.replace("qwen2", "gpt2")).contains("m.json:3: architectures: expected a list"));
     }
 
     #[test]

@@ -170,14 +170,14 @@ impl ModelSpec {
         if !problems.is_empty() {
             return Err(WorkloadError { problems });
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let message = format!(
                 "expected a divisor of num_attention_heads ({}), found {}",
                 self.heads, self.kv_heads
             );
             problems.push(WorkloadProblem::new(place, "num_key_value_heads", message));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             let message = format!("expected an even number, found {}", self.head_dim);
             problems.push(WorkloadProblem::new(place, "head_dim", message));
         }

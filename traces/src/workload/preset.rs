@@ -1,5 +1,6 @@
 //! The model presets built into the program, and how a model argument is resolved.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -29,6 +30,9 @@ presets![
     "llama-2-7b",
     "phi-3-mini",
 ];
+
+/// Largest `config.json` that is read.
+const MAX_FILE: u64 = 4 << 20;
 
 /// Names of the model presets.
 pub fn model_names() -> impl Iterator<Item = &'static str> {
@@ -114,11 +118,16 @@ pub fn load_model(argument: &str) -> Result<ModelSpec, WorkloadError> {
     if !is_file || model_names().any(|name| name == argument) {
         return model_preset(argument).map(|preset| preset.spec);
     }
-    let bytes = std::fs::read(path).map_err(|e| {
-        WorkloadProblem::new("--model", "", format!("cannot read `{argument}`: {}", e.kind()))
-    })?;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(
+        |e| WorkloadProblem::new("--model", "", format!("cannot read `{argument}`: {}", e.kind())),
+    )?;
     if bytes.starts_with(b"GGUF") || extension == "gguf" {
         let message = "expected a Hugging Face config.json; files of weights cannot be read";
+        return Err(WorkloadProblem::new(argument, "", message).into());
+    }
+    if bytes.len() as u64 > MAX_FILE {
+        let message = format!("more than {MAX_FILE} bytes, expected a config.json");
         return Err(WorkloadProblem::new(argument, "", message).into());
     }
     let text = String::from_utf8(bytes).map_err(|e| {
@@ -163,5 +172,6 @@ mod tests {
         let error = load_model("zzz").expect_err("no such preset").to_string();
         assert!(error.contains("there are: mimo-7b, "), "{error}");
         assert!(load_model("no/such/file.json").expect_err("no file").to_string().contains("cannot read"));
+        assert!(load_model("/dev/zero").expect_err("no end").to_string().contains("more than 4194304 bytes"));
     }
 }

@@ -1,0 +1,82 @@
+//! One decoder layer of one core, as a list that every layer shares: weights and cache are found through region
+//! registers.
+
+use isa::tags::OpKind;
+
+use crate::dense::{Input, Slots, down_chunked, gate_up, project, qkv};
+use crate::emit::{Emitter, R_ARENA, R_LAYER, Sink};
+use crate::norm::{after_gather, load_weights, norm};
+use crate::plan::share;
+use crate::program::Context;
+use crate::sem;
+
+/// Writes the layer's list.
+pub fn layer<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
+    let (m, p, n) = (cx.model, cx.plan, cx.caps.cores);
+    let mut slots = Slots::default();
+    attention(e, cx, &mut slots);
+
+    let c = cx.tagged(OpKind::OutProj);
+    let out = m.out();
+    let busy = has_panels(&c, out.panels);
+    let ready = after_gather(e, &c, (p.a2, p.a_stride), m.att_cols(), (sem::A_ALL, n), busy);
+    let input = Input { at: p.a2, stride: p.a_stride, k0: 0, cols: m.att_cols(), rows: p.rows };
+    project(e, &c, &mut slots, &out, input, ready);
+
+    let c = cx.tagged(OpKind::FfnNorm);
+    load_weights(e, &c, R_LAYER, m.h.norm2, false);
+    let ready = norm(e, &c, has_panels(&c, m.gate().panels));
+
+    let c = cx.tagged(OpKind::GateUp);
+    gate_up(e, &c, &mut slots, ready);
+
+    let c = cx.tagged(OpKind::Down);
+    if p.resident {
+        let down = m.down();
+        let busy = has_panels(&c, down.panels);
+        let ready = after_gather(e, &c, (p.h, m.h.ffn * 2), m.h.ffn, (sem::H_ALL, n), busy);
+        let input = Input { at: p.h, stride: m.h.ffn * 2, k0: 0, cols: m.h.ffn, rows: p.rows };
+        project(e, &c, &mut slots, &down, input, ready);
+    } else {
+        down_chunked(e, &c, &mut slots);
+    }
+    e.ret();
+}
+
+fn has_panels(cx: &Context, panels: u64) -> bool {
+    let (from, to) = share(panels, cx.core, cx.caps.cores);
+    from < to
+}
+
+/// Norm, QKV and attention of this core's KV heads.
+fn attention<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots) {
+    let (m, p, n) = (cx.model, cx.plan, cx.caps.cores);
+    let (from, to) = share(m.h.kv_heads, cx.core, n);
+    let c = cx.tagged(OpKind::AttnNorm);
+    load_weights(e, &c, R_LAYER, m.h.norm1, true);
+    let ready = norm(e, &c, from < to);
+    if from == to {
+        // More cores than KV heads: this one keeps the cluster's counts and waits.
+        if p.resident {
+            e.sync(&[ready], &[(sem::A_ALL, 1)]);
+        } else {
+            e.sync(&[ready], &[(sem::A_DONE, 1)]);
+            e.sync(&[(sem::A_DONE, n)], &[(sem::A_ALL, 1)]);
+        }
+        return;
+    }
+    let c = cx.tagged(OpKind::Qkv);
+    for (i, head) in (from..to).enumerate() {
+        let i = i as u64;
+        let first = if i == 0 { Some(ready) } else { (!p.resident).then_some((sem::QKV_FREE, 1)) };
+        qkv(e, &c, slots, head, i, first);
+        if !p.resident {
+            e.call(R_ARENA, cx.attention_list(i) * 32);
+        }
+    }
+    if p.resident {
+        for i in 0..to - from {
+            e.call(R_ARENA, cx.attention_list(i) * 32);
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! All lists of a model: where they are, when they are written, what changes from token to token.
+
+use isa::image::ImageHeader;
+use isa::npu::{Command, Ctrl, CtrlOp, MAX_CORES};
+use isa::tags::OpKind;
+
+use crate::attention::{self, Head};
+use crate::caps::Caps;
+use crate::emit::{Emitter, R_ARENA, R_BULK, R_IMAGE, R_KV, R_LAYER, Sink};
+use crate::head::{self, Pieces};
+use crate::layer::layer;
+use crate::model::Model;
+use crate::norm::{embed, embedding_row, linear};
+use crate::plan::{Plan, share};
+use crate::sem;
+
+/// Memory the program may use, and how much it must hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// Address of the image.
+    pub image: u64,
+    /// Address and bytes for lists and results.
+    pub arena: (u64, u64),
+    /// Address and bytes for KV cache, activations and logits.
+    pub bulk: (u64, u64),
+    /// Most positions.
+    pub positions: u64,
+    /// Most rows of a prefill chunk.
+    pub chunk: u64,
+}
+
+/// What a list is written for.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Capabilities.
+    pub caps: &'a Caps,
+    /// Model.
+    pub model: &'a Model,
+    /// Plan of the shape.
+    pub plan: &'a Plan,
+    /// Core.
+    pub core: u64,
+    /// Tag of the commands.
+    pub tag: u64,
+    /// Most positions of the KV cache.
+    pub positions: u64,
+    /// Offset in bulk memory of the spilled residual stream.
+    pub x_offset: u64,
+    /// Offset in bulk memory of the spilled hidden layer.
+    pub h_offset: u64,
+    /// Offset in bulk memory of the logits.
+    pub logits_offset: u64,
+    /// Offset in the arena of this core's result record.
+    pub result_offset: u64,
+    /// Arena entry of the first attention list, and entries of each.
+    pub attention: (u64, u64),
+}
+
+impl Context<'_> {
+    /// The same with another tag.
+    #[must_use]
+    pub fn tagged(&self, kind: OpKind) -> Self { Self { tag: kind.code(), ..*self } }
+    /// Arena entry of the attention list of this core's `i`-th head.
+    #[must_use]
+    pub const fn attention_list(&self, i: u64) -> u64 { self.attention.0 + i * self.attention.1 }
+}
+
+/// Why there is no program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// No plan fits scratchpad and accumulator.
+    Scratchpad,
+    /// Lists or results do not fit the arena.
+    Arena,
+    /// Cache and activations do not fit bulk memory.
+    Bulk,
+}
+
+/// Lists of one shape.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shape {
+    plan: Plan,
+    top: [u64; MAX_CORES],
+    /// Entry of the embedding command in the top list (decode).
+    embed: [u64; MAX_CORES],
+    layer: [u64; MAX_CORES],
+    head: [u64; MAX_CORES],
+    pieces: [Pieces; MAX_CORES],
+    attention: [(u64, u64); MAX_CORES],
+    /// Position the lists were last written for.
+    start: Option<u64>,
+}
+
+/// One pass over the model: prefill chunk or decode step.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Position of the first row.
+    pub start: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Whether a token is wanted from the last row.
+    pub sample: bool,
+}
+
+/// The program of a model on a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    caps: Caps,
+    model: Model,
+    places: Places,
+    decode: Shape,
+    prefill: Shape,
+    /// First free arena entry after the decode lists.
+    free: u64,
+    kv_layer: u64,
+    x_offset: u64,
+    logits_offset: u64,
+}
+
+/// Entries before the lists: a ring and a result record a core.
+pub const RING_LOG2: u64 = 6;
+const RING_ENTRIES: u64 = 1 << RING_LOG2;
+/// Completion records of a core.
+pub const COMPLETION_LOG2: u64 = 4;
+const RESERVED_ENTRIES: u64 = MAX_CORES as u64 * (RING_ENTRIES + (1 << COMPLETION_LOG2) + 2);
+
+/// Byte offset in the arena of a core's ring.
+#[must_use]
+pub const fn ring_offset(core: u64) -> u64 { core * RING_ENTRIES * 32 }
+/// Byte offset in the arena of a core's completion ring.
+#[must_use]
+pub const fn completion_offset(core: u64) -> u64 {
+    (MAX_CORES as u64 * RING_ENTRIES + (core << COMPLETION_LOG2)) * 32
+}
+/// Byte offset in the arena of a core's result record.
+#[must_use]
+pub const fn result_offset(core: u64) -> u64 {
+    (MAX_CORES as u64 * (RING_ENTRIES + (1 << COMPLETION_LOG2)) + core * 2) * 32
+}
+
+impl Program {
+    /// Plans the model; writes the decode lists.
+    ///
+    /// # Errors
+    /// If scratchpad, arena or bulk memory is too small.
+    pub fn new<S: Sink>(caps: Caps, header: Model, places: Places, sink: &mut S) -> Result<Self, Unfit> {
+        let model = header;
+        let h: &ImageHeader = &model.h;
+        let decode = Plan::new(&caps, &model, 1).ok_or(Unfit::Scratchpad)?;
+        let mut rows = places.chunk;
+        // Fewer rows at a time until a plan fits.
+        let prefill = loop {
+            match Plan::new(&caps, &model, rows) {
+                Some(p) => break p,
+                None if rows <= 1 => return Err(Unfit::Scratchpad),
+                None => rows = if rows > 16 { rows.div_ceil(32) * 16 } else { rows / 2 },
+            }
+        };
+        let kv_layer = h.kv_heads * 2 * places.positions * h.head_dim * 2;
+        let x_offset = (kv_layer * h.layers).div_ceil(4096) * 4096;
+        let spill = prefill.bulk_bytes(&model).max(decode.bulk_bytes(&model));
+        let logits_offset = x_offset + spill.div_ceil(4096) * 4096;
+        if logits_offset + h.vocab * 4 > places.bulk.1 {
+            return Err(Unfit::Bulk);
+        }
+        let mut program = Self {
+            caps,
+            model,
+            places,
+            decode: Shape { plan: decode, ..Shape::default() },
+            prefill: Shape { plan: prefill, ..Shape::default() },
+            free: RESERVED_ENTRIES,
+            kv_layer,
+            x_offset,
+            logits_offset,
+        };
+        let mut shape = program.decode;
+        let at = program.write_shape(&mut shape, program.free, sink)?;
+        program.decode = shape;
+        program.free = at;
+        let mut shape = program.prefill;
+        program.write_shape(&mut shape, at, sink)?;
+        program.prefill = shape;
+        Ok(program)
+    }
+
+    /// Rows of the largest prefill chunk.
+    #[must_use]
+    pub fn chunk_rows(&self) -> u64 { self.prefill.plan.rows }
+
+    /// The plans in force: decode, prefill.
+    #[must_use]
+    pub fn plans(&self) -> (&Plan, &Plan) { (&self.decode.plan, &self.prefill.plan) }
+
+    /// Byte offset of the logits in bulk memory.
+    #[must_use]
+    pub fn logits_offset(&self) -> u64 { self.logits_offset }
+
+    fn context<'a>(&'a self, shape: &'a Shape, core: u64) -> Context<'a> {
+        Context {
+            caps: &self.caps,
+            model: &self.model,
+            plan: &shape.plan,
+            core,
+            tag: 0,
+            positions: self.places.positions,
+            x_offset: self.x_offset,
+            h_offset: self.x_offset + shape.plan.rows * self.model.h.hidden * 4,
+            logits_offset: self.logits_offset,
+            result_offset: result_offset(core),
+            attention: shape.attention[core as usize],
+        }
+    }
+
+    /// Writes the lists that do not depend on position: layer and head of every core, and room for the rest.
+    fn write_shape<S: Sink>(&self, shape: &mut Shape, mut at: u64, sink: &mut S) -> Result<u64, Unfit> {
+        let limit = self.places.arena.1 / 32;
+        for core in 0..self.caps.cores {
+            let i = core as usize;
+            let (from, to) = share(self.model.h.kv_heads, core, self.caps.cores);
+            let words = attention::most_words(&self.context(shape, core), self.places.positions);
+            shape.attention[i] = (at, words);
+            at += words * (to - from);
+            if at + 65_536 > limit {
+                return Err(Unfit::Arena);
+            }
+            let plan = *shape;
+            let cx = self.context(&plan, core);
+            let mut e = Emitter::new(sink, at);
+            layer(&mut e, &cx);
+            shape.layer[i] = at;
+            shape.head[i] = e.position();
+            shape.pieces[i] = head::head(&mut e, &cx.tagged(OpKind::Head), 0).ok_or(Unfit::Arena)?;
+            shape.top[i] = e.position();
+            at = shape.top[i] + 64 + 4 * self.model.h.layers + 4 * shape.plan.rows;
+            if at > limit {
+                return Err(Unfit::Arena);
+            }
+        }
+        shape.start = None;
+        Ok(at)
+    }
+
+    /// The list that prepares a core's semaphores; runs once after reset.
+    pub fn init<S: Sink>(&self, sink: &mut S, at: u64) -> u64 {
+        let mut e = Emitter::new(sink, at);
+        for (id, count) in sem::INITIAL {
+            e.ctrl(&[], &[], CtrlOp::Sem, Ctrl { id: *id, cnt: *count, ..Ctrl::default() });
+        }
+        e.position()
+    }
+
+    /// Writes or patches the lists for `step`; returns each core's top list as a byte offset in the arena.
+    ///
+    /// # Errors
+    /// If a chunk of another size does not fit.
+    pub fn prepare<S: Sink>(
+        &mut self,
+        step: &Step,
+        tokens: &mut dyn FnMut(u64) -> u64,
+        sink: &mut S,
+    ) -> Result<[u64; MAX_CORES], Unfit> {
+        let decode = step.rows == 1;
+        let mut shape = if decode { self.decode } else { self.prefill };
+        if shape.plan.rows != step.rows {
+            // The last chunk of a prompt is shorter: its lists replace the chunk's.
+            shape = Shape { plan: Plan::new(&self.caps, &self.model, step.rows).ok_or(Unfit::Scratchpad)?, ..Shape::default() };
+            self.write_shape(&mut shape, self.free, sink)?;
+        }
+        for core in 0..self.caps.cores {
+            self.prepare_core(&mut shape, core, step, tokens, sink);
+        }
+        shape.start = Some(step.start);
+        if decode {
+            self.decode = shape;
+        } else {
+            self.prefill = shape;
+        }
+        let mut top = shape.top;
+        for t in &mut top {
+            *t *= 32;
+        }
+        Ok(top)
+    }
+
+    fn prepare_core<S: Sink>(
+        &self,
+        shape: &mut Shape,
+        core: u64,
+        step: &Step,
+        tokens: &mut dyn FnMut(u64) -> u64,
+        sink: &mut S,
+    ) {
+        let i = core as usize;
+        let copy = *shape;
+        let cx = self.context(&copy, core);
+        let patch = copy.start.filter(|_| step.rows == 1);
+        let (from, to) = share(self.model.h.kv_heads, core, self.caps.cores);
+        let same = patch.is_some_and(|s| attention::same_shape(&cx, s, step.start));
+        for k in 0..to - from {
+            let h = Head { head: from + k, i: k, start: step.start };
+            let mut e = Emitter::new(sink, cx.attention_list(k));
+            attention::head(&mut e, &cx.tagged(OpKind::Attention), &h, same);
+        }
+        if step.sample {
+            let mut e = Emitter::new(sink, 0);
+            head::patch(&mut e, &cx.tagged(OpKind::Head), &copy.pieces[i], step.start + step.rows);
+        }
+        if patch.is_some() && cx.plan.resident {
+            let (p, ch) = (cx.plan, self.caps.misc_channel());
+            let row = linear(0, ch, R_IMAGE, embedding_row(&cx, tokens(0)), p.a, self.model.h.hidden * 2);
+            let mut e = Emitter::new(sink, copy.embed[i]);
+            e.push(&[], &[(sem::A_READY, 1)], OpKind::Embed.code(), Command::dma(row));
+            return;
+        }
+        shape.embed[i] = self.write_top(&cx, &copy, step, tokens, sink);
+    }
+
+    /// Writes a core's top list; returns the entry of its embedding command.
+    fn write_top<S: Sink>(
+        &self,
+        cx: &Context,
+        shape: &Shape,
+        step: &Step,
+        tokens: &mut dyn FnMut(u64) -> u64,
+        sink: &mut S,
+    ) -> u64 {
+        let (h, i) = (&self.model.h, cx.core as usize);
+        let mut e = Emitter::new(sink, shape.top[i]);
+        e.set_region(R_IMAGE, self.places.image, h.bytes);
+        e.set_region(R_BULK, self.places.bulk.0, self.places.bulk.1);
+        let table = linear(0, self.caps.misc_channel(), R_IMAGE, h.inv_freq, cx.plan.inv_freq, h.head_dim * 2);
+        e.push(&[], &[], OpKind::Embed.code(), Command::dma(table));
+        let embedding = e.position();
+        embed(&mut e, &cx.tagged(OpKind::Embed), tokens);
+        for l in 0..h.layers {
+            e.ctrl(&[], &[], CtrlOp::PmuMark, Ctrl { cnt: l, ..Ctrl::default() });
+            e.set_region(R_LAYER, self.places.image + h.layer0 + l * h.layer_stride, h.layer_stride);
+            e.set_region(R_KV, self.places.bulk.0 + l * self.kv_layer, self.kv_layer);
+            e.call(R_ARENA, shape.layer[i] * 32);
+        }
+        if step.sample {
+            e.call(R_ARENA, shape.head[i] * 32);
+        } else {
+            e.sync(&[(sem::X_ALL, self.caps.cores)], &[]);
+        }
+        e.ctrl(&[], &[], CtrlOp::Fence, Ctrl { emask: 0x3F, ..Ctrl::default() });
+        e.ctrl(&[], &[], CtrlOp::Irq, Ctrl::default());
+        e.ret();
+        embedding
+    }
+}

@@ -1,0 +1,202 @@
+//! A time-free NPU: runs queues to completion in any order the semaphores allow.
+//!
+//! Models: function of the whole cluster. Does not model: time.
+//! Source: `isa::npu`.
+//!
+//! The order in which runnable engines take turns comes from a seeded stream. A command list is race-free exactly
+//! if every order gives the same bytes, which tests check by trying several.
+
+use isa::npu::Body;
+use sim_kernel::Stream;
+
+use crate::config::NpuConfig;
+use crate::core::{Core, ENGINES, Issued, Sequenced};
+use crate::dma::{Direction, Transfer};
+use crate::fault::Fault;
+use crate::memory::Memory;
+use crate::ops::{self, Ids};
+use crate::stalls::Cause;
+
+/// Why a cluster stopped before its queues were empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// A core faulted: core, fault, command index.
+    Fault(usize, Fault, u64),
+    /// Nothing can run: who waits for what, one line each.
+    Deadlock(Vec<String>),
+}
+
+/// The cores of a cluster.
+#[derive(Clone, Debug)]
+pub struct Cores {
+    /// Configuration.
+    pub cfg: NpuConfig,
+    /// The cores.
+    pub cores: Vec<Core>,
+}
+
+impl Cores {
+    /// Cores out of reset.
+    #[must_use]
+    pub fn new(cfg: NpuConfig) -> Self {
+        let cores = (0..cfg.cores as usize).map(|i| Core::new(i, &cfg)).collect();
+        Self { cfg, cores }
+    }
+
+    /// Applies a started command's function and returns its posts, to be made when its writes are visible.
+    ///
+    /// # Errors
+    /// The fault the hardware raises.
+    pub fn perform(
+        &mut self,
+        core: usize,
+        issued: &Issued,
+        memory: &mut dyn Memory,
+        ids: Option<Ids>,
+    ) -> Result<(), Fault> {
+        let Body::Dma(d) = &issued.command.body else {
+            return ops::execute(&issued.command, &self.cfg, &mut self.cores[core].local, ids);
+        };
+        let t = Transfer::new(&issued.command, d, issued.region, &self.cfg)?;
+        match t.direction {
+            Direction::Load => {
+                let mask = if t.cores == 0 { 1 << core } else { t.cores };
+                let wanted = self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1);
+                let mut spms: Vec<&mut Vec<u8>> = wanted.map(|(_, c)| &mut c.local.spm).collect();
+                t.load(memory, &mut spms)
+            }
+            Direction::Store => t.store(memory, &self.cores[core].local.spm),
+            Direction::Copy => {
+                let mask = if t.cores == 0 { 1 << core } else { t.cores };
+                let pieces = t.gather(&self.cores[core].local.spm);
+                for (i, c) in self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1) {
+                    let _ = i;
+                    for (at, bytes) in &pieces {
+                        c.local.spm[*at..*at + bytes.len()].copy_from_slice(bytes);
+                    }
+                }
+                Ok(())
+            }
+            Direction::Fill => {
+                t.fill(&mut self.cores[core].local.spm);
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs until every queue is empty.
+    ///
+    /// # Errors
+    /// A fault, or a deadlock with who waits for what.
+    pub fn run(
+        &mut self,
+        memory: &mut dyn Memory,
+        ids: Option<Ids>,
+        order: &mut Stream,
+    ) -> Result<(), Stuck> {
+        loop {
+            let mut progress = false;
+            let (n, first) = (self.cores.len(), usize::try_from(order.below(997)).expect("small"));
+            for k in 0..n {
+                let core = (k + first) % n;
+                for e in 0..=ENGINES {
+                    let unit = (e + first / 7) % (ENGINES + 1);
+                    // An engine may run ahead of its neighbours by a random amount.
+                    for _ in 0..=order.below(3) {
+                        progress |= if unit == ENGINES {
+                            self.sequence(core, memory)?
+                        } else {
+                            self.engine(core, unit, memory, ids)?
+                        };
+                    }
+                }
+            }
+            if !progress {
+                break;
+            }
+        }
+        if self.cores.iter().all(Core::quiescent) { Ok(()) } else { Err(Stuck::Deadlock(self.waits())) }
+    }
+
+    fn sequence(&mut self, core: usize, memory: &mut dyn Memory) -> Result<bool, Stuck> {
+        let before = self.cores[core].next_address();
+        let header = self.peek_header(core, memory);
+        match self.cores[core].sequence(&self.cfg, memory, 0) {
+            Ok(Sequenced::Control(_)) => {
+                let posts = header.map_or([(0, 0); 2], |h| [(h.s0_id, h.s0_n), (h.s1_id, h.s1_n)]);
+                self.post(core, posts, Cause::Dependency)?;
+                Ok(true)
+            }
+            Ok(Sequenced::Dispatched(_)) => Ok(true),
+            Ok(_) => Ok(false),
+            Err(fault) => {
+                self.cores[core].raise(fault, before.unwrap_or(0));
+                Err(Stuck::Fault(core, fault, before.unwrap_or(0)))
+            }
+        }
+    }
+
+    fn peek_header(&self, core: usize, memory: &mut dyn Memory) -> Option<isa::npu::Header> {
+        let mut bytes = [0; 32];
+        memory.read(self.cores[core].next_address()?, &mut bytes).ok()?;
+        isa::npu::Header::decode(&isa::npu::Word::from_bytes(&bytes))
+    }
+
+    fn engine(
+        &mut self,
+        core: usize,
+        engine: usize,
+        memory: &mut dyn Memory,
+        ids: Option<Ids>,
+    ) -> Result<bool, Stuck> {
+        let c = &mut self.cores[core];
+        let Some(issued) = c.fifo[engine].front().copied() else { return Ok(false) };
+        let h = issued.command.header;
+        if !c.semaphores.acquire(&h) {
+            return Ok(false);
+        }
+        c.fifo[engine].pop_front();
+        self.perform(core, &issued, memory, ids).map_err(|f| Stuck::Fault(core, f, issued.index))?;
+        self.post(core, [(h.s0_id, h.s0_n), (h.s1_id, h.s1_n)], Cause::Dependency)?;
+        Ok(true)
+    }
+
+    fn post(&mut self, core: usize, posts: [(u64, u64); 2], cause: Cause) -> Result<(), Stuck> {
+        for (id, n) in posts {
+            if n == 0 {
+                continue;
+            }
+            let to = if id >= isa::npu::CLUSTER_SEMAPHORES { 0..self.cores.len() } else { core..core + 1 };
+            for i in to {
+                self.cores[i].semaphores.post(id, n, cause).map_err(|f| Stuck::Fault(core, f, 0))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who waits for which semaphore.
+    #[must_use]
+    pub fn waits(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        for c in &self.cores {
+            for (e, fifo) in c.fifo.iter().enumerate() {
+                let Some(i) = fifo.front() else { continue };
+                let h = i.command.header;
+                for (id, n) in [(h.w0_id, h.w0_n), (h.w1_id, h.w1_n)] {
+                    if n > c.semaphores.get(id) {
+                        let name = ["dma0", "dma1", "dma2", "dma3", "mx", "vp"][e];
+                        let have = c.semaphores.get(id);
+                        out.push(format!(
+                            "npu{} {name} command {} waits for semaphore {id} to reach {n}, it is {have}",
+                            c.number, i.index
+                        ));
+                    }
+                }
+            }
+            if let Some(at) = c.next_address() {
+                out.push(format!("npu{} sequencer stands at {at:#x}", c.number));
+            }
+        }
+        out
+    }
+}

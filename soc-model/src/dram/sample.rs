@@ -1,0 +1,225 @@
+//! Samples of a loaded channel: the exact engine, fed by the present flows for one refresh interval.
+//!
+//! ```text
+//! flows at their present addresses ─► turns of `grant` bytes ─► BurstChannel ─► bursts, activates, line latency
+//! ```
+//!
+//! Models: settling, exactly one refresh interval of measurement, sparse urgent probe lines.
+//! Does not model: the interval itself being cut short by flows that end; results are averaged over occurrences.
+//! Source: systematic sampling; the settling time and interval come from our feasibility measurements.
+
+use super::interleave::{Interleave, Walker};
+use super::streams::mixed;
+use super::{AddressMap, BURST_BYTES, BurstChannel, Controller, Done, Request, Timings};
+
+/// CKs before measurement starts.
+pub const SETTLE_CK: u64 = 600;
+/// CKs between probe lines.
+const PROBE_CK: u64 = 293;
+/// Probe lines after the measured interval; within it they would cost bandwidth nobody asked for.
+const PROBES: u64 = 5;
+/// Runs of a flow kept for sampling.
+pub const KEPT_RUNS: usize = 256;
+/// A flow with more runs than this is a pattern that a sample continues from its start; after the end of one with
+/// fewer, a sample goes on somewhere else, as the requester's next flow would.
+const PATTERN_RUNS: usize = 8;
+const PROBE_TAG: u32 = u32::MAX;
+
+/// Sums over samples of one kind of load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// CKs measured.
+    pub ck: u64,
+    /// Bursts issued in them.
+    pub bursts: u64,
+    /// Activates.
+    pub activates: u64,
+    /// Probe lines.
+    pub probes: u64,
+    /// CKs from offering a probe line to its last data.
+    pub probe_ck: u64,
+}
+
+/// A flow as the sampler sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampled<'a> {
+    /// Its runs.
+    pub runs: &'a [(u64, u64)],
+    /// Bytes, over all channels, it has moved already.
+    pub skip: u64,
+    /// Write, or read.
+    pub write: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Cursor {
+    walker: Walker,
+    runs: [(u64, u64); 1],
+    /// Reads the flow's own runs; after their end, a run somewhere else.
+    own: bool,
+    /// Bursts since the walk began.
+    walked: u64,
+    write: bool,
+    left: u64,
+}
+
+/// The parts of a sample that do not depend on the flows.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    /// Constraints at the present clock.
+    pub timings: Timings,
+    /// Queues.
+    pub controller: Controller,
+    /// Address map of a channel.
+    pub map: AddressMap,
+    /// Interleave.
+    pub il: Interleave,
+    /// Bytes a flow sends before the next has its turn.
+    pub grant_bytes: u64,
+    /// Bytes of all channels.
+    pub capacity: u64,
+    cursors: Vec<Cursor>,
+    done: Vec<Done>,
+    draws: u64,
+}
+
+impl Sampler {
+    /// A sampler whose replacement addresses follow `seed`.
+    #[must_use]
+    pub fn new(
+        timings: Timings,
+        controller: Controller,
+        map: AddressMap,
+        il: Interleave,
+        grant_bytes: u64,
+        capacity: u64,
+        seed: u64,
+    ) -> Self {
+        let draws = mixed(seed);
+        Self {
+            timings,
+            controller,
+            map,
+            il,
+            grant_bytes,
+            capacity,
+            cursors: Vec::new(),
+            done: Vec::new(),
+            draws,
+        }
+    }
+
+    fn draw(&mut self) -> u64 {
+        self.draws = self.draws.wrapping_add(1);
+        mixed(self.draws)
+    }
+
+    /// The next burst of the flow whose turn it is: local address, direction.
+    fn next_burst(&mut self, turn: usize, flows: &[Sampled<'_>]) -> u64 {
+        loop {
+            let c = &mut self.cursors[turn];
+            let address = if c.own { c.walker.next(flows[turn].runs) } else { c.walker.next(&c.runs) };
+            if let Some(a) = address {
+                c.walked += 1;
+                return a;
+            }
+            let c = &mut self.cursors[turn];
+            if c.own && flows[turn].runs.len() > PATTERN_RUNS && c.walked > 0 {
+                c.walker = Walker::new(self.il, c.walker.channel());
+                c.walked = 0;
+                continue;
+            }
+            let longest = flows[turn].runs.iter().map(|r| r.1).max().unwrap_or(0);
+            let bytes = longest.max(self.il.bytes * self.il.channels * 2);
+            let base = self.draw() % (self.capacity / 4096) * 4096;
+            let c = &mut self.cursors[turn];
+            c.own = false;
+            c.runs = [(base, bytes)];
+            c.walker = Walker::starting_at(self.il, c.walker.channel(), &c.runs, 0);
+        }
+    }
+
+    /// Measures one refresh interval of `channel` under `flows`.
+    pub fn run(&mut self, channel: u64, flows: &[Sampled<'_>]) -> Measured {
+        let grant = self.grant_bytes;
+        self.cursors.clear();
+        self.cursors.extend(flows.iter().map(|f| Cursor {
+            walker: Walker::starting_at(self.il, channel, f.runs, f.skip),
+            runs: [(0, 0)],
+            own: true,
+            walked: 0,
+            write: f.write,
+            left: grant,
+        }));
+        let mut engine = BurstChannel::new(self.timings, self.controller);
+        let measured = SETTLE_CK..SETTLE_CK + self.timings.refi;
+        let end = measured.end + PROBES * PROBE_CK;
+        let mut m = Measured { ck: self.timings.refi, ..Measured::default() };
+        let pick = usize::try_from(self.draw() % flows.len().max(1) as u64).expect("an index");
+        let mut turn = pick;
+        self.cursors[pick].left = self.draw() % (grant / BURST_BYTES) * BURST_BYTES + BURST_BYTES;
+        let mut waiting: Option<Request> = None;
+        let mut probe_due = measured.end;
+        let mut probe: Option<(u64, u8)> = None;
+        let mut activates_before = 0;
+        while engine.now() < end {
+            let now = engine.now();
+            if now >= probe_due && probe.is_none() {
+                probe_due = now + PROBE_CK;
+                let line = self.draw() << 6;
+                for half in [0, BURST_BYTES] {
+                    let place = self.map.place(line + half);
+                    engine
+                        .offer(Request { place, write: false, urgent: true, tag: PROBE_TAG }, &mut self.done);
+                }
+                probe = Some((now, 2));
+            }
+            loop {
+                let write = self.cursors[turn].write;
+                if !engine.has_room(write, false) {
+                    break;
+                }
+                let request = match waiting.take() {
+                    Some(r) => r,
+                    None => {
+                        let address = self.next_burst(turn, flows);
+                        Request { place: self.map.place(address), write, urgent: false, tag: 0 }
+                    }
+                };
+                if !engine.offer(request, &mut self.done) {
+                    waiting = Some(request);
+                    break;
+                }
+                let c = &mut self.cursors[turn];
+                c.left = c.left.saturating_sub(BURST_BYTES);
+                if c.left == 0 {
+                    c.left = grant;
+                    turn = (turn + 1) % self.cursors.len();
+                }
+            }
+            engine.tick(&mut self.done);
+            for d in self.done.drain(..) {
+                if d.tag == PROBE_TAG
+                    && let Some((since, left)) = probe
+                {
+                    if left == 1 {
+                        m.probes += 1;
+                        m.probe_ck += d.done + 1 - since;
+                        probe = None;
+                    } else {
+                        probe = Some((since, left - 1));
+                    }
+                }
+                m.bursts += u64::from(measured.contains(&now));
+            }
+            if now < measured.start {
+                activates_before = engine.commands().activates;
+            } else if now < measured.end {
+                m.activates = engine.commands().activates - activates_before;
+            }
+            let to = engine.next_event().min(end).min(probe_due.max(engine.now()));
+            engine.skip_to(to);
+        }
+        m
+    }
+}

@@ -1,0 +1,119 @@
+//! Synthetic transaction streams for one channel.
+//!
+//! Models: sequential, random, mixed and bank-conflicting 64-byte transactions, at a load.
+//! Does not model: anything data dependent. Source: our own definitions, pinned by FNV-1a check values.
+
+/// Bytes the streams stay within.
+pub const STREAM_BYTES: u64 = 1 << 30;
+/// Bytes of a transaction.
+pub const TRANSACTION_BYTES: u64 = 64;
+
+/// A synthetic stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Reads of consecutive lines.
+    SeqRead,
+    /// Reads of lines drawn at random.
+    RandRead,
+    /// Two sequential reads, then one sequential write in the other half.
+    Mix21,
+    /// Reads of the same bank, the next row each time.
+    Strided,
+}
+
+impl StreamKind {
+    /// All streams.
+    pub const ALL: [Self; 4] = [Self::SeqRead, Self::RandRead, Self::Mix21, Self::Strided];
+
+    /// The name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SeqRead => "seq_read",
+            Self::RandRead => "rand_read",
+            Self::Mix21 => "mix21",
+            Self::Strided => "strided",
+        }
+    }
+
+    /// Address and direction of transaction `i`.
+    #[must_use]
+    pub fn transaction(self, i: u64) -> (u64, bool) {
+        match self {
+            Self::SeqRead => (TRANSACTION_BYTES * i % STREAM_BYTES, false),
+            Self::RandRead => {
+                (mixed((1 << 32) + i) % (STREAM_BYTES / TRANSACTION_BYTES) * TRANSACTION_BYTES, false)
+            }
+            Self::Mix21 => {
+                let (round, place) = (i / 3, i % 3);
+                let half = STREAM_BYTES / 2;
+                if place == 2 {
+                    (half + TRANSACTION_BYTES * round % half, true)
+                } else {
+                    (TRANSACTION_BYTES * (2 * round + place) % half, false)
+                }
+            }
+            Self::Strided => ((32 << 10) * i % STREAM_BYTES, false),
+        }
+    }
+}
+
+/// SplitMix64's finaliser.
+#[must_use]
+pub const fn mixed(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// When transactions arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// As fast as the controller takes them.
+    Saturating,
+    /// Open loop at this many millionths of the pin peak.
+    Fraction(u32),
+    /// One outstanding at a time.
+    Chase,
+}
+
+impl Load {
+    /// CK at which transaction `i` is due; 0 unless open loop. A line occupies four CK at the pin peak.
+    #[must_use]
+    pub fn due(self, i: u64) -> u64 {
+        match self {
+            Self::Fraction(millionths) => {
+                let ck = u128::from(i) * 4_000_000 / u128::from(millionths.max(1));
+                u64::try_from(ck).expect("a stream fits the range of CKs")
+            }
+            Self::Saturating | Self::Chase => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_have_their_check_values() {
+        for (kind, expected) in [
+            (StreamKind::SeqRead, 0x0ec0_fde0_f4ef_6345),
+            (StreamKind::RandRead, 0x1eb5_18c7_bf27_4bef),
+            (StreamKind::Mix21, 0x33db_2ebd_a5ef_9978),
+            (StreamKind::Strided, 0x4e32_907b_ac70_5495),
+        ] {
+            let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+            for i in 0..1000 {
+                let (address, write) = kind.transaction(i);
+                for byte in (address * 2 + u64::from(write)).to_le_bytes() {
+                    hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+                }
+            }
+            assert_eq!(hash, expected, "{}", kind.name());
+        }
+        let first: Vec<u64> = (0..3).map(|i| StreamKind::RandRead.transaction(i).0).collect();
+        assert_eq!(first, [0x2080_4e00, 0x1665_5bc0, 0x141c_0880]);
+    }
+}
