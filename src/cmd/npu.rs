@@ -1,16 +1,16 @@
 //! `presil npu`: the NPU alone. Matrix products on an array, the assembler, the disassembler.
 
+mod words;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
-use isa::npu::Word;
-use isa::npu::text::{assemble, disassemble_words};
-use isa::npu::word::WORD_BYTES;
 use npu_model::array::{Array, Product};
-use npu_model::study::{Bandwidth, Dataflow, Design, Formats, Outcome, Study, WeightLoad};
+use npu_model::study::{Bandwidth, Dataflow, Design, Formats, LocalMemory, Outcome, Study, WeightLoad};
 use serde_json::{Value, json};
+use soc_model::config::resolve;
 
 use super::write_json;
 use crate::error::CliError;
@@ -46,16 +46,25 @@ enum What {
 }
 
 /// Whose array.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ArrayName {
-    /// This project's core
-    Default,
-    /// SCALE-Sim's serial folds
-    Scalesim,
-    /// Gemmini's controller and mesh, as measured on RTL
-    Gemmini,
-    /// tinyTPU's core, as measured on RTL
-    Tinytpu,
+#[derive(Clone, Debug)]
+enum ArrayChoice {
+    Named(Design),
+    File(String),
+}
+
+fn array(text: &str) -> Result<ArrayChoice, String> {
+    Ok(ArrayChoice::Named(match text {
+        "default" => Design::Default,
+        "scalesim" => Design::ScaleSim,
+        "gemmini" => Design::Gemmini,
+        "tinytpu" => Design::TinyTpu,
+        _ if text.ends_with(".toml") => return Ok(ArrayChoice::File(text.to_owned())),
+        _ => {
+            return Err(
+                "expected default, scalesim, gemmini, tinytpu or a SoC file ending in .toml".to_owned()
+            );
+        }
+    }))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -107,10 +116,11 @@ struct Gemm {
     /// Products from a SCALE-Sim GEMM topology: a header line, then Layer,M,N,K,
     #[arg(long, value_name = "FILE.csv", conflicts_with_all = ["m", "k", "n"])]
     batch_file: Option<PathBuf>,
-    /// Whose array
-    #[arg(long, default_value = "default")]
-    array: ArrayName,
-    /// PE rows [default: the array's own, 64, 32, 16 or 14]
+    /// Whose array: default (this project's core), scalesim (serial folds), gemmini or tinytpu (controller and mesh
+    /// as measured on RTL), or a SoC file, whose NPU core it then is
+    #[arg(long, default_value = "default", value_name = "NAME|FILE.toml", value_parser = array)]
+    array: ArrayChoice,
+    /// PE rows [default: the array's own: 64, 32, 16 or 14]
     #[arg(long)]
     rows: Option<u64>,
     /// PE columns [default: as many as rows]
@@ -125,9 +135,9 @@ struct Gemm {
     /// Formats of A and B
     #[arg(long, default_value = "int8")]
     format: FormatName,
-    /// Width of the GEMV path's weight stream, bytes per cycle
-    #[arg(long, default_value_t = 128)]
-    gemv_width: u64,
+    /// Width of the GEMV path's weight stream, bytes per cycle [default: the array's own: 128]
+    #[arg(long)]
+    gemv_width: Option<u64>,
     /// Memory behind the scratchpad: `ideal`, or bytes per cycle
     #[arg(long, default_value = "ideal", value_parser = memory)]
     memory: Memory,
@@ -165,20 +175,37 @@ fn memory(text: &str) -> Result<Memory, String> {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     match &args.what {
         What::Gemm(gemm) => gemm.run(out),
-        What::Asm { file, output } => asm(file, output.as_deref(), out),
-        What::Disasm { file } => disasm(file, out),
+        What::Asm { file, output } => words::asm(file, output.as_deref(), out),
+        What::Disasm { file } => words::disasm(file, out),
     }
 }
 
 impl Gemm {
-    fn study(&self) -> Study {
-        let (design, own_rows, own_load) = match self.array {
-            ArrayName::Default => (Design::Default, 64, WeightLoad::Hidden),
-            ArrayName::Scalesim => (Design::ScaleSim, 32, WeightLoad::Exposed),
-            ArrayName::Gemmini => (Design::Gemmini, 16, WeightLoad::Hidden),
-            ArrayName::Tinytpu => (Design::TinyTpu, 14, WeightLoad::Hidden),
+    fn study(&self) -> Result<Study, CliError> {
+        let (design, own, own_gemv, own_local) = match &self.array {
+            ArrayChoice::Named(design) => {
+                let rows = match design {
+                    Design::Default => 64,
+                    Design::ScaleSim => 32,
+                    Design::Gemmini => 16,
+                    Design::TinyTpu => 14,
+                };
+                (*design, Array { rows, cols: rows }, 128, None)
+            }
+            ArrayChoice::File(file) => {
+                let npu = resolve(file, &[])?.config.npu;
+                let local =
+                    LocalMemory { scratchpad: npu.scratchpad_bytes, accumulator: npu.accumulator_bytes };
+                let array = Array { rows: npu.rows.into(), cols: npu.cols.into() };
+                (Design::Default, array, npu.gemv_bytes_per_cycle.into(), Some(local))
+            }
         };
-        let rows = self.rows.unwrap_or(own_rows);
+        let array = match (self.rows, self.cols) {
+            (None, None) => own,
+            (Some(rows), None) => Array { rows, cols: rows },
+            (rows, Some(cols)) => Array { rows: rows.unwrap_or(own.rows), cols },
+        };
+        let own_load = if design == Design::ScaleSim { WeightLoad::Exposed } else { WeightLoad::Hidden };
         let dataflow = match self.dataflow {
             DataflowName::Ws => Dataflow::WeightStationary,
             DataflowName::Os => Dataflow::OutputStationary,
@@ -195,9 +222,9 @@ impl Gemm {
             FormatName::W8a16 => Formats::W8A16,
             FormatName::Fp32 => Formats::Fp32,
         };
-        Study {
+        Ok(Study {
             design,
-            array: Array { rows, cols: self.cols.unwrap_or(rows) },
+            array,
             dataflow,
             weight_load: match self.weight_load {
                 None => own_load,
@@ -205,13 +232,14 @@ impl Gemm {
                 Some(WeightLoadName::Hidden) => WeightLoad::Hidden,
             },
             formats,
-            gemv_bytes_per_cycle: self.gemv_width,
+            gemv_bytes_per_cycle: self.gemv_width.unwrap_or(own_gemv),
+            local: own_local.unwrap_or(LocalMemory::in_proportion(array)),
             memory: self.memory.0,
-        }
+        })
     }
 
     fn run(&self, out: &mut dyn Write) -> Result<(), CliError> {
-        let study = self.study();
+        let study = self.study()?;
         let Some(file) = &self.batch_file else {
             let (Some(m), Some(k), Some(n)) = (self.m, self.k, self.n) else {
                 return Err(CliError::input("--m, --k and --n are needed"));
@@ -313,80 +341,88 @@ fn batch_row(line: &str) -> Result<(String, Product), String> {
     Ok((layer.to_owned(), Product { m: number("M", m)?, k: number("K", k)?, n: number("N", n)? }))
 }
 
-fn asm(file: &Path, output: Option<&Path>, out: &mut dyn Write) -> Result<(), CliError> {
-    let text = fs::read_to_string(file).map_err(|e| CliError::input(format!("{}: {e}", file.display())))?;
-    let words = assemble(&text)
-        .map_err(|e| CliError::input(format!("{}:{}: {}", file.display(), e.line, e.message)))?;
-    match output {
-        Some(path) => {
-            let bytes: Vec<u8> = words.iter().flat_map(Word::to_bytes).collect();
-            fs::write(path, bytes).map_err(|e| CliError::input(format!("{}: {e}", path.display())))?;
-        }
-        None => {
-            for w in &words {
-                writeln!(out, "{:016x}{:016x}{:016x}{:016x}", w.0[3], w.0[2], w.0[1], w.0[0])?;
-            }
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn gemm(arguments: &str) -> Result<String, CliError> {
+        let words = ["npu", "gemm"].into_iter().chain(arguments.split_whitespace());
+        let cli = Cli::try_parse_from(words).map_err(|e| CliError::input(format!("usage: {e}")))?;
+        let mut out = Vec::new();
+        run(&cli.args, &mut out)?;
+        Ok(String::from_utf8(out).expect("UTF-8"))
+    }
+
+    fn refused(arguments: &str) -> String {
+        gemm(arguments).expect_err(arguments).to_string()
+    }
+
+    #[test]
+    fn json_has_the_keys_and_numbers() {
+        let text = gemm("--m 128 --k 128 --n 128 --rows 32 --weight-load exposed --json").expect("valid");
+        let value: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(value["compute_cycles"], 3552, "SCALE-Sim prints 3551");
+        assert_eq!(value["total_cycles"], 3552);
+        assert_eq!(value["macs"], 128 * 128 * 128);
+        let utilisation = value["utilisation"].as_f64().expect("a number");
+        assert!((utilisation - 2048.0 / 3552.0).abs() < 1e-12);
+        assert_eq!(value["bound_by"], "fill_drain");
+    }
+
+    #[test]
+    fn a_topology_gives_a_list_and_errors_name_their_line() {
+        let folder = std::env::temp_dir().join(format!("presil-npu-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a temporary folder");
+        let file = folder.join("topology.csv");
+        let path = file.display();
+        fs::write(&file, "Layer,M,N,K,\nfirst,128,64,32,\n\nsecond,1,2,3\n").expect("written");
+        let text = gemm(&format!("--batch-file {path} --array gemmini --json")).expect("valid");
+        let list: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(list.as_array().map(Vec::len), Some(2));
+        assert_eq!((&list[0]["layer"], &list[0]["macs"]), (&json!("first"), &json!(128 * 64 * 32)));
+        fs::write(&file, "Layer,M,N,K,\na,1,2,x,\nb,1,2\n").expect("written");
+        let message = refused(&format!("--batch-file {path}"));
+        assert!(message.contains("topology.csv:2: K: expected a whole number, found `x`"), "{message}");
+        assert!(message.contains("topology.csv:3: expected Layer,M,N,K, found 3 fields"), "{message}");
+        fs::write(&file, "Layer,M,N,K,\na,1,0,1,\n").expect("written");
+        assert!(refused(&format!("--batch-file {path}")).contains("topology.csv:2: N is 0"));
+        fs::write(&file, "Layer,M,N,K,\n").expect("written");
+        assert!(refused(&format!("--batch-file {path}")).contains("no layers"));
+        fs::remove_dir_all(&folder).expect("removed");
+        assert!(refused(&format!("--batch-file {path}")).contains("topology.csv: "));
+    }
+
+    #[test]
+    fn bandwidths_are_exact_decimals() {
+        let bandwidth = |text| memory(text).map(|m| m.0.map(|b| (b.bytes, b.cycles)));
+        assert_eq!(bandwidth("ideal"), Ok(None));
+        assert_eq!(bandwidth("76.8"), Ok(Some((768, 10))));
+        assert_eq!(bandwidth(".5"), Ok(Some((5, 10))));
+        assert_eq!(bandwidth("64"), Ok(Some((64, 1))));
+        for wrong in ["", ".", "0", "0.0", "-1", "1e3", "inf", "NaN", "1.2.3", "99999999999999999999"] {
+            assert!(bandwidth(wrong).is_err(), "{wrong}");
         }
     }
-    Ok(())
-}
 
-fn disasm(file: &Path, out: &mut dyn Write) -> Result<(), CliError> {
-    let bytes = fs::read(file).map_err(|e| CliError::input(format!("{}: {e}", file.display())))?;
-    let words = match std::str::from_utf8(&bytes) {
-        Ok(text) if looks_hexadecimal(text) => hexadecimal(file, text)?,
-        _ => binary(file, &bytes)?,
-    };
-    let lines = disassemble_words(&words)
-        .map_err(|(index, e)| CliError::input(format!("{}: word {index}: {e}", file.display())))?;
-    for line in lines {
-        writeln!(out, "{line}")?;
+    #[test]
+    fn wrong_sizes_and_modes_are_refused() {
+        assert!(refused("--m 0 --k 1 --n 1").contains("M is 0; expected at least 1"));
+        assert!(refused("--m 1 --k 1 --n 1 --rows 0").contains("rows is 0"));
+        assert!(refused("--m 1 --k 1 --n 1 --gemv-width 0").contains("is 0"));
+        assert!(refused("--m 1 --k 1").contains("--n"));
+        assert!(refused("--m -1 --k 1 --n 1").contains("usage"));
+        assert!(refused("--m 1 --k 1 --n 1 --array nosuch").contains("gemmini"));
+        assert!(refused("--m 1 --k 1 --n 1 --array nosuch.toml").contains("nosuch.toml"));
+        assert!(refused("--m 1 --k 1 --n 1 --array tinytpu --dataflow os").contains("weight-stationary"));
+        let huge = "18446744073709551615";
+        assert!(refused(&format!("--m {huge} --k {huge} --n {huge}")).contains("too large"));
     }
-    Ok(())
-}
-
-/// Text of hexadecimal digits and white space; no binary command starts like that.
-fn looks_hexadecimal(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_hexdigit() || b.is_ascii_whitespace())
-}
-
-fn hexadecimal(file: &Path, text: &str) -> Result<Vec<Word>, CliError> {
-    let mut words = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
-        let wrong = || {
-            CliError::input(format!(
-                "{}:{}: expected 64 hexadecimal digits, found {} characters",
-                file.display(),
-                index + 1,
-                line.len()
-            ))
-        };
-        if line.len() != 64 {
-            return Err(wrong());
-        }
-        let mut word = Word::default();
-        for (lane, digits) in word.0.iter_mut().rev().zip(line.as_bytes().chunks_exact(16)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
-            *lane = u64::from_str_radix(digits, 16).map_err(|_| wrong())?;
-        }
-        words.push(word);
-    }
-    Ok(words)
-}
-
-fn binary(file: &Path, bytes: &[u8]) -> Result<Vec<Word>, CliError> {
-    let size = usize::try_from(WORD_BYTES).unwrap_or(32);
-    let chunks = bytes.chunks_exact(size);
-    if !chunks.remainder().is_empty() {
-        return Err(CliError::input(format!(
-            "{}: {} bytes is no whole number of {size}-byte words",
-            file.display(),
-            bytes.len()
-        )));
-    }
-    Ok(chunks.filter_map(|c| c.try_into().ok()).map(Word::from_bytes).collect())
 }
