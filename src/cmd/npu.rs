@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(value["macs"], 128 * 128 * 128);
         let utilisation = value["utilisation"].as_f64().expect("a number");
         assert!((utilisation - 2048.0 / 3552.0).abs() < 1e-12);
-        assert_eq!(value["bound_by"], "fill_drain");
+        assert_eq!(value["bound_by"], "compute");
     }
 
     #[test]
