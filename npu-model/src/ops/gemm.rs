@@ -313,6 +313,7 @@ impl Plan {
         }
         let mut weight = vec![T::ZERO; n];
         let mut scales = vec![0.0f32; n];
+        let mut table = vec![[T::ZERO; 16]; n];
         let transposed = self.transpose::<T>(local, &mut decoded)?;
         for step in 0..k {
             let row = match self.b {
@@ -328,11 +329,18 @@ impl Plan {
                         let rows = group.min(k - step);
                         let bytes = local.bytes(Space::Spm, start + rows * row_bytes, 2 * n)?;
                         number::decode_row(Format::Fp16, bytes, &mut scales);
+                        if format == Format::Int4 {
+                            tabulate(&scales, &mut table);
+                        }
                     }
                     let codes = local.bytes(Space::Spm, start + (step % group) * row_bytes, row_bytes)?;
-                    number::decode_row(format, codes, &mut decoded[..n]);
-                    for ((w, &q), &s) in weight.iter_mut().zip(&decoded).zip(&scales) {
-                        *w = T::from_f32(number::round_fp16(q * s));
+                    if format == Format::Int4 {
+                        look_up(codes, &table, &mut weight);
+                    } else {
+                        number::decode_row(format, codes, &mut decoded[..n]);
+                        for ((w, &q), &s) in weight.iter_mut().zip(&decoded).zip(&scales) {
+                            *w = T::from_f32(number::round_fp16(q * s));
+                        }
                     }
                     &weight
                 }
@@ -429,6 +437,26 @@ impl Plan {
             drain.charge(&mut cost, m, n);
         }
         cost
+    }
+}
+
+/// The 16 weights an int4 code can mean in each column of a group: 16 roundings serve all its rows.
+fn tabulate<T: Element>(scales: &[f32], table: &mut [[T; 16]]) {
+    for (entry, &scale) in table.iter_mut().zip(scales) {
+        for (code, w) in (0i16..).zip(entry.iter_mut()) {
+            *w = T::from_f32(number::round_fp16(f32::from((code ^ 8) - 8) * scale));
+        }
+    }
+}
+
+/// A packed row of int4 codes as weights.
+fn look_up<T: Element>(codes: &[u8], table: &[[T; 16]], weights: &mut [T]) {
+    let pairs = weights.chunks_mut(2).zip(table.chunks(2));
+    for (&byte, (w, t)) in codes.iter().zip(pairs) {
+        w[0] = t[0][usize::from(byte & 15)];
+        if let ([_, w], [_, t]) = (w, t) {
+            *w = t[usize::from(byte >> 4)];
+        }
     }
 }
 
