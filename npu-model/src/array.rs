@@ -1,4 +1,4 @@
-//! Closed forms of matrix arrays: cycles of C[M,N] = A[M,K] x B[K,N], operands already in local memory.
+//! Closed forms of matrix arrays: cycles of C (M x N) = A (M x K) x B (K x N), operands already in local memory.
 //!
 //! Models: weight- and output-stationary systolic arrays with exposed and hidden weight loads, two published
 //!   controllers (Gemmini, tinyTPU), and a GEMV path that streams B past a stationary A.

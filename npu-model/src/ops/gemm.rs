@@ -1,4 +1,4 @@
-//! GEMM: C[M,N] = A[M,K] x B[K,N], accumulated in ACC, optionally drained through an epilogue.
+//! GEMM: C (M x N) = A (M x K) x B (K x N), accumulated in ACC, optionally drained through an epilogue.
 //!
 //! Shapes: A rows of K in SPM; B rows of N in SPM (with `tb` N rows of K, unscaled); accumulators of 4 bytes in ACC.
 //!   Strides in granules, 0 = rows packed to the byte. int4 has its low nibble first.
