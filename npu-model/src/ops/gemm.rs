@@ -8,7 +8,7 @@
 //!   and grp 0 or 1: int32 accumulation, wrapping.
 //! Arithmetic: grouped weights are w = fp16(q scale), the product taken in fp32; other integer weights are the
 //!   integer itself. acc += a w for ascending k, product and sum each rounded to fp32. init 0 starts at 0, 1 keeps
-//!   the accumulator, 3 first multiplies row r by the fp32 s[r]. See `gemm_drain` for what follows.
+//!   the accumulator, 3 first multiplies each row by its fp32 of `s`. See `gemm_drain` for what follows.
 //! Bound: MACs (R C, halved for 16-bit operands, an eighth for fp32) or the weight load (R cycles a fold), or on
 //!   the GEMV path B's bytes. A fold covers R rows of K times the rate, and does not straddle scale groups.
 //!   df 0 takes the GEMV path for at most `array::GEMV_ROWS` rows where it is faster.
