@@ -1,4 +1,4 @@
-//! Closed forms of matrix arrays: cycles of C[M,N] = A[M,K] x B[K,N], operands already in local memory.
+//! Closed forms of matrix arrays: cycles of C (M x N) = A (M x K) x B (K x N), operands already in local memory.
 //!
 //! Models: weight- and output-stationary systolic arrays with exposed and hidden weight loads, two published
 //!   controllers (Gemmini, tinyTPU), and a GEMV path that streams B past a stationary A.
@@ -261,18 +261,20 @@ pub const GEMV_ROWS: u64 = 8;
 /// once a job. Every [`GEMV_ROWS`] rows of A stream B once.
 #[must_use]
 pub fn gemv(array: Array, p: Product, rate: Rate, b_bytes: u64, bytes_per_cycle: u64) -> Option<Cycles> {
-    let passes = p.m.div_ceil(GEMV_ROWS);
     let (num, den) = rate.fraction();
-    let per_pass = Product { m: p.m.min(GEMV_ROWS), ..p }.macs()?;
     let peak = u128::from(array.rows).checked_mul(u128::from(array.cols))?.checked_mul(u128::from(num))?;
-    let compute = narrow(u128::from(per_pass).checked_mul(u128::from(den))?.div_ceil(peak))?;
-    Some(Cycles {
-        folds: passes,
-        fill: array.rows,
-        active: passes.checked_mul(compute.max(b_bytes.div_ceil(bytes_per_cycle.max(1))))?,
-        drain: skew(array)?,
-        constant: 0,
-    })
+    let stream = b_bytes.div_ceil(bytes_per_cycle.max(1));
+    let pass = |m: u64| -> Option<u64> {
+        let macs = u128::from(Product { m, ..p }.macs()?);
+        Some(narrow(macs.checked_mul(u128::from(den))?.div_ceil(peak))?.max(stream))
+    };
+    let (whole, rest) = (p.m / GEMV_ROWS, p.m % GEMV_ROWS);
+    let mut active = if whole > 0 { pass(GEMV_ROWS)?.checked_mul(whole)? } else { 0 };
+    if rest > 0 {
+        active = active.checked_add(pass(rest)?)?;
+    }
+    let passes = p.m.div_ceil(GEMV_ROWS);
+    Some(Cycles { folds: passes, fill: array.rows, active, drain: skew(array)?, constant: 0 })
 }
 
 #[cfg(test)]

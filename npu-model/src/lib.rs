@@ -14,6 +14,7 @@ pub mod memory;
 pub mod ops;
 pub mod semaphores;
 pub mod stalls;
+pub mod study;
 
 pub use activity::{Activity, MacClass, OpKey, OpRow, OpTable};
 pub use cluster::{Cluster, ClusterTiming, FlowRequest, NpuEvent, Outside, Requester};

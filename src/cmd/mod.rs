@@ -9,6 +9,7 @@ use clap::Subcommand;
 use crate::error::CliError;
 
 pub mod list;
+pub mod npu;
 pub mod run;
 pub mod schema;
 pub mod show;
@@ -22,6 +23,8 @@ pub enum Command {
     List(list::Args),
     /// Show something built in or a file, resolved, each value with its source
     Show(show::Args),
+    /// The NPU alone: matrix products, assembler, disassembler
+    Npu(npu::Args),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Args),
 }
@@ -36,6 +39,7 @@ impl Command {
             Self::Run(args) => run::run(args, out),
             Self::List(args) => list::run(args, out),
             Self::Show(args) => show::run(args, out),
+            Self::Npu(args) => npu::run(args, out),
             Self::Schema(args) => schema::run(args, out),
         }
     }

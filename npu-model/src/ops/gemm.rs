@@ -1,4 +1,4 @@
-//! GEMM: C[M,N] = A[M,K] x B[K,N], accumulated in ACC, optionally drained through an epilogue.
+//! GEMM: C (M x N) = A (M x K) x B (K x N), accumulated in ACC, optionally drained through an epilogue.
 //!
 //! Shapes: A rows of K in SPM; B rows of N in SPM (with `tb` N rows of K, unscaled); accumulators of 4 bytes in ACC.
 //!   Strides in granules, 0 = rows packed to the byte. int4 has its low nibble first.
@@ -8,7 +8,7 @@
 //!   and grp 0 or 1: int32 accumulation, wrapping.
 //! Arithmetic: grouped weights are w = fp16(q scale), the product taken in fp32; other integer weights are the
 //!   integer itself. acc += a w for ascending k, product and sum each rounded to fp32. init 0 starts at 0, 1 keeps
-//!   the accumulator, 3 first multiplies row r by the fp32 s[r]. See `gemm_drain` for what follows.
+//!   the accumulator, 3 first multiplies each row by its fp32 of `s`. See `gemm_drain` for what follows.
 //! Bound: MACs (R C, halved for 16-bit operands, an eighth for fp32) or the weight load (R cycles a fold), or on
 //!   the GEMV path B's bytes. A fold covers R rows of K times the rate, and does not straddle scale groups.
 //!   df 0 takes the GEMV path for at most `array::GEMV_ROWS` rows where it is faster.
@@ -252,7 +252,8 @@ impl Plan {
         let folding = Folding::new(array.rows, rate, group_rows(g.grp));
         let product = Product { m, k, n };
         let (path, cycles) = path(cfg, g.df, array, product, rate, folding, b_bytes)
-            .ok_or(Fault::operand(g.df, "the array's size leaves no cycle count"))?;
+            // 14 bits of K, 12 of N and M, 32 of rows: at most 2^26 folds of 2^32 cycles.
+            .expect("a command's cycles fit 64 bits");
         Ok(Self {
             a,
             b,
@@ -312,6 +313,7 @@ impl Plan {
         }
         let mut weight = vec![T::ZERO; n];
         let mut scales = vec![0.0f32; n];
+        let mut table = vec![[T::ZERO; 16]; n];
         let transposed = self.transpose::<T>(local, &mut decoded)?;
         for step in 0..k {
             let row = match self.b {
@@ -327,11 +329,18 @@ impl Plan {
                         let rows = group.min(k - step);
                         let bytes = local.bytes(Space::Spm, start + rows * row_bytes, 2 * n)?;
                         number::decode_row(Format::Fp16, bytes, &mut scales);
+                        if format == Format::Int4 {
+                            tabulate(&scales, &mut table);
+                        }
                     }
                     let codes = local.bytes(Space::Spm, start + (step % group) * row_bytes, row_bytes)?;
-                    number::decode_row(format, codes, &mut decoded[..n]);
-                    for ((w, &q), &s) in weight.iter_mut().zip(&decoded).zip(&scales) {
-                        *w = T::from_f32(number::round_fp16(q * s));
+                    if format == Format::Int4 {
+                        look_up(codes, &table, &mut weight);
+                    } else {
+                        number::decode_row(format, codes, &mut decoded[..n]);
+                        for ((w, &q), &s) in weight.iter_mut().zip(&decoded).zip(&scales) {
+                            *w = T::from_f32(number::round_fp16(q * s));
+                        }
                     }
                     &weight
                 }
@@ -428,6 +437,26 @@ impl Plan {
             drain.charge(&mut cost, m, n);
         }
         cost
+    }
+}
+
+/// The 16 weights an int4 code can mean in each column of a group: 16 roundings serve all its rows.
+fn tabulate<T: Element>(scales: &[f32], table: &mut [[T; 16]]) {
+    for (entry, &scale) in table.iter_mut().zip(scales) {
+        for (code, w) in (0i16..).zip(entry.iter_mut()) {
+            *w = T::from_f32(number::round_fp16(f32::from((code ^ 8) - 8) * scale));
+        }
+    }
+}
+
+/// A packed row of int4 codes as weights.
+fn look_up<T: Element>(codes: &[u8], table: &[[T; 16]], weights: &mut [T]) {
+    let pairs = weights.chunks_mut(2).zip(table.chunks(2));
+    for (&byte, (w, t)) in codes.iter().zip(pairs) {
+        w[0] = t[0][usize::from(byte & 15)];
+        if let ([_, w], [_, t]) = (w, t) {
+            *w = t[usize::from(byte >> 4)];
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! Source: `isa::npu` for the encoding; each file for its arithmetic.
 //!
 //! A command is first turned into a plan: every field checked, every operand a byte range known to lie in its
-//! memory. [`check`], [`execute`] and [`cost`] share that plan, so what is checked is what runs and is charged.
+//! memory. [`check`], [`execute`] and [`cost()`] share that plan, so what is checked is what runs and is charged.
 //!
 //! Arithmetic is fp32, every operation rounded once, multiply then add, sums in ascending order; exponentials,
 //! sines and roots are `libm`'s. Stored NaNs are canonical. Reads of a row complete before its writes; a GEMM reads

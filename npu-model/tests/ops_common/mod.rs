@@ -1,0 +1,189 @@
+//! Shared by the operation tests: a small core, matrices packed and unpacked independently of the model.
+#![allow(
+    dead_code,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "each test file uses a part of this; test sizes are small"
+)]
+
+use half::{bf16, f16};
+use isa::npu::{Command, Format, GRANULE};
+use ndarray::Array2;
+use npu_model::{Local, NpuConfig, Space, ops};
+use sim_kernel::{Bytes, Hertz};
+
+/// A core of 16 x 16 PEs with 256 KiB of scratchpad and 64 KiB of accumulators.
+pub fn config() -> NpuConfig {
+    NpuConfig {
+        cores: 1,
+        rows: 16,
+        cols: 16,
+        frequency: Hertz::new(1_000_000_000),
+        scratchpad: Bytes::new(256 * 1024),
+        accumulator: Bytes::new(64 * 1024),
+        dma_in_channels: 1,
+        dma_out_channels: 1,
+        dma_bytes_per_cycle: 64,
+        dma_outstanding: Bytes::new(4096),
+        vector_lanes: 16,
+        fifo_depth: 16,
+        decode_cycles: 4,
+        gemv_bytes_per_cycle: 64,
+        formats: ops::FORMATS,
+    }
+}
+
+/// Its memories, filled with a pattern that is no plausible result.
+pub fn memories(cfg: &NpuConfig) -> Local {
+    let mut local = Local::new(cfg.scratchpad.get() as usize, cfg.accumulator.get() as usize);
+    local.spm.fill(0xA5);
+    local.acc.fill(0x5A);
+    local
+}
+
+/// SplitMix64.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    /// Uniform in [-bound, bound].
+    pub fn float(&mut self, bound: f32) -> f32 {
+        (self.below(2_000_001) as f32 / 1_000_000.0 - 1.0) * bound
+    }
+
+    /// A value `format` holds exactly.
+    pub fn value(&mut self, format: Format) -> f32 {
+        match format {
+            Format::Int4 => self.below(16) as f32 - 8.0,
+            Format::Int8 => self.below(256) as f32 - 128.0,
+            Format::Int32 => self.below(1 << 20) as f32 - 524_288.0,
+            _ => {
+                let v = self.float(2.0);
+                round(v, format)
+            }
+        }
+    }
+
+    pub fn matrix(&mut self, rows: usize, cols: usize, format: Format) -> Array2<f32> {
+        Array2::from_shape_simple_fn((rows, cols), || self.value(format))
+    }
+}
+
+/// The value nearest `v` in a float format.
+pub fn round(v: f32, format: Format) -> f32 {
+    match format {
+        Format::Fp16 => f16::from_f32(v).to_f32(),
+        Format::Bf16 => bf16::from_f32(v).to_f32(),
+        _ => v,
+    }
+}
+
+/// Bytes of one element row.
+pub fn row_bytes(cols: usize, format: Format) -> usize {
+    (cols * format.bits() as usize).div_ceil(8)
+}
+
+/// Bytes from one row to the next for a stride of `granules`.
+pub fn pitch(cols: usize, format: Format, granules: u64) -> usize {
+    if granules == 0 { row_bytes(cols, format) } else { (granules * GRANULE) as usize }
+}
+
+fn memory(local: &mut Local, space: Space) -> &mut Vec<u8> {
+    match space {
+        Space::Spm => &mut local.spm,
+        Space::Acc => &mut local.acc,
+    }
+}
+
+/// Stores one element; int4 touches only its nibble.
+fn put_element(bytes: &mut [u8], index: usize, v: f32, format: Format) {
+    match format {
+        Format::Int4 => {
+            let code = (v as i32 & 15) as u8;
+            let b = &mut bytes[index / 2];
+            *b = if index.is_multiple_of(2) { (*b & 0xF0) | code } else { (*b & 0x0F) | (code << 4) };
+        }
+        Format::Int8 => bytes[index] = v as i8 as u8,
+        Format::Int32 => bytes[4 * index..][..4].copy_from_slice(&(v as i32).to_le_bytes()),
+        Format::Fp16 => bytes[2 * index..][..2].copy_from_slice(&f16::from_f32(v).to_le_bytes()),
+        Format::Bf16 => bytes[2 * index..][..2].copy_from_slice(&bf16::from_f32(v).to_le_bytes()),
+        _ => bytes[4 * index..][..4].copy_from_slice(&v.to_le_bytes()),
+    }
+}
+
+/// Stores a matrix at byte address `at` with `pitch` bytes from row to row.
+pub fn put(local: &mut Local, space: Space, at: usize, pitch: usize, m: &Array2<f32>, format: Format) {
+    for (r, row) in m.rows().into_iter().enumerate() {
+        let bytes = &mut memory(local, space)[at + r * pitch..];
+        for (i, &v) in row.iter().enumerate() {
+            put_element(bytes, i, v, format);
+        }
+    }
+}
+
+/// Loads a matrix of floats, int8 or int32.
+pub fn get(
+    local: &Local,
+    space: Space,
+    at: usize,
+    pitch: usize,
+    (rows, cols): (usize, usize),
+    format: Format,
+) -> Array2<f32> {
+    let memory = match space {
+        Space::Spm => &local.spm,
+        Space::Acc => &local.acc,
+    };
+    Array2::from_shape_fn((rows, cols), |(r, c)| {
+        let b = &memory[at + r * pitch..];
+        match format {
+            Format::Int8 => f32::from(b[c] as i8),
+            Format::Int32 => i32::from_le_bytes([b[4 * c], b[4 * c + 1], b[4 * c + 2], b[4 * c + 3]]) as f32,
+            Format::Fp16 => f16::from_le_bytes([b[2 * c], b[2 * c + 1]]).to_f32(),
+            Format::Bf16 => bf16::from_le_bytes([b[2 * c], b[2 * c + 1]]).to_f32(),
+            _ => f32::from_le_bytes([b[4 * c], b[4 * c + 1], b[4 * c + 2], b[4 * c + 3]]),
+        }
+    })
+}
+
+/// Bit equality, any NaN equal to any NaN.
+pub fn assert_same(got: &Array2<f32>, expected: &Array2<f32>, what: &str) {
+    assert_eq!(got.dim(), expected.dim(), "{what}");
+    for ((at, g), e) in got.indexed_iter().zip(expected) {
+        assert!(
+            g.to_bits() == e.to_bits() || (g.is_nan() && e.is_nan()),
+            "{what} at {at:?}: {g:e}, not {e:e}"
+        );
+    }
+}
+
+/// One command from its text.
+pub fn command(text: &str) -> Command {
+    let words = isa::npu::text::assemble(text).unwrap_or_else(|e| panic!("{text}: {}", e.message));
+    Command::decode(&words).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+/// Checks, costs and executes a command.
+pub fn run(command: &Command, cfg: &NpuConfig, local: &mut Local) {
+    ops::check(command, cfg).unwrap_or_else(|f| panic!("{f}: {command:?}"));
+    let cost = ops::cost(command, cfg).unwrap_or_else(|f| panic!("{f}: {command:?}"));
+    assert_eq!(
+        cost.cycles,
+        cost.start_cycles + cost.fill_cycles + cost.active_cycles + cost.drain_cycles,
+        "cycles are the sum of their causes"
+    );
+    assert!(cost.active_cycles > 0);
+    ops::execute(command, cfg, local, None).unwrap_or_else(|f| panic!("{f}: {command:?}"));
+}

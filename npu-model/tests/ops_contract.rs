@@ -1,0 +1,306 @@
+//! The contract: every function of the command table executes with a vector here or is NotInCap, every sentence a
+//! fault can say is said, and no words make the engines panic.
+
+mod ops_common;
+
+use std::collections::BTreeSet;
+
+use isa::npu::registers::FaultCode;
+use isa::npu::{Command, Extension, Format, Index, VecFn, Word};
+use npu_model::{Fault, ops};
+use ops_common::{Random, command, config, memories};
+
+/// One row of x = [1, -2, 4, 0], y = [3, 1, -1, 2] (fp32) and what the function leaves at `d`, as 32-bit words.
+const VECTORS: &[(VecFn, &str, &[u32])] = &[
+    (VecFn::Cvt, "dfm=fp16", &[0xC000_3C00, 0x0000_4400]),
+    (VecFn::Add, "dfm=fp32", &[0x4080_0000, 0xBF80_0000, 0x4040_0000, 0x4000_0000]),
+    (VecFn::Sub, "dfm=fp32", &[0xC000_0000, 0xC040_0000, 0x40A0_0000, 0xC000_0000]),
+    (VecFn::Mul, "dfm=fp32", &[0x4040_0000, 0xC000_0000, 0xC080_0000, 0x0000_0000]),
+    (VecFn::Max, "dfm=fp32", &[0x4040_0000, 0x3F80_0000, 0x4080_0000, 0x4000_0000]),
+    (VecFn::Min, "dfm=fp32", &[0x3F80_0000, 0xC000_0000, 0xBF80_0000, 0x0000_0000]),
+    // 0.7310586, -0.23840584, 3.928055, 0
+    (VecFn::Silu, "dfm=fp32", &[0x3F3B_26A8, 0xBE74_20A9, 0x407B_6541, 0x0000_0000]),
+    (VecFn::Swiglu, "dfm=fp32 bc=3 imm=0x40000000", &[0x3FBB_26A8, 0xBEF4_20A9, 0x40FB_6541, 0x0000_0000]),
+    // Squares sum to 21: r = 1 / sqrt(21 / 4 + 1) = 0.4
+    (VecFn::Rmsnorm, "dfm=fp32 imm=0x3f800000", &[0x3F99_999A, 0xBF4C_CCCD, 0xBFCC_CCCD, 0x0000_0000]),
+    // One row: m = 4, p = e^-3, e^-6, 1, e^-4 as fp16
+    (VecFn::FaStep, "dfm=fp16 imm=0x3f800000 | pos alpha=300", &[0x1914_2A5F, 0x24B0_3C00]),
+    // y is the pair (3, 1): divided by 1
+    (VecFn::FaFin, "dfm=fp16", &[0xC000_3C00, 0x0000_4400]),
+    // Position 0 rotates by nothing
+    (VecFn::RopeHalf, "dfm=fp32 imm=4 | pos q0=0", &[0x3F80_0000, 0xC000_0000, 0x4080_0000, 0x0000_0000]),
+    (VecFn::RopeInter, "dfm=fp32 imm=4 | pos q0=0", &[0x3F80_0000, 0xC000_0000, 0x4080_0000, 0x0000_0000]),
+    // 127 / 4 = 31.75: 32, -64 (a tie at -63.5), 127, 0
+    (VecFn::Qdyn, "dfm=int8", &[0x007F_C020]),
+    (VecFn::Argmax, "| pos k0=5", &[7, 0x4080_0000, 0, 0]),
+];
+
+#[test]
+fn every_function_has_a_vector_or_is_not_in_cap() {
+    let cfg = config();
+    let caps = ops::caps();
+    for &function in VecFn::ALL {
+        let code = usize::try_from(function.code()).expect("small");
+        assert_eq!(caps[code / 64] >> (code % 64) & 1 == 1, ops::executes(function), "{}", function.name());
+        let vector = VECTORS.iter().find(|v| v.0 == function);
+        let Some((_, fields, expected)) = vector else {
+            assert!(!ops::executes(function), "{} executes without a vector", function.name());
+            let c = command(&format!("vec.{} xf=fp32 yf=fp32 dfm=fp32", function.name()));
+            let fault = ops::check(&c, &cfg).expect_err(function.name());
+            assert_eq!(fault.code, FaultCode::NotInCap);
+            continue;
+        };
+        let mut local = memories(&cfg);
+        for (i, v) in [1.0f32, -2.0, 4.0, 0.0].into_iter().enumerate() {
+            local.set_word(npu_model::Space::Spm, 4 * i, v.to_bits()).expect("in range");
+        }
+        for (i, v) in [3.0f32, 1.0, -1.0, 2.0].into_iter().enumerate() {
+            local.set_word(npu_model::Space::Spm, 3200 + 4 * i, v.to_bits()).expect("in range");
+        }
+        let c = command(&format!("vec.{} y=100 d=200 cols=3 xf=fp32 yf=fp32 {fields}", function.name()));
+        ops::execute(&c, &cfg, &mut local, None).unwrap_or_else(|f| panic!("{}: {f}", function.name()));
+        for (i, e) in expected.iter().enumerate() {
+            let got = local.word(npu_model::Space::Spm, 6400 + 4 * i).expect("in range");
+            assert_eq!(got, *e, "{} word {i}: {got:#x}, not {e:#x}", function.name());
+        }
+    }
+}
+
+#[test]
+fn formats_outside_the_capability_register_do_not_execute() {
+    let mut cfg = config();
+    let c = command("vec.add d=200 xf=bf16 yf=fp32 dfm=fp32");
+    ops::check(&c, &cfg).expect("bf16 executes");
+    cfg.formats &= !(1 << Format::Bf16.code());
+    assert_eq!(ops::check(&c, &cfg).expect_err("not in CAP").code, FaultCode::NotInCap);
+    // Claiming more than the engines can do does not make them do it.
+    cfg.formats = u64::MAX;
+    let c = command("vec.add d=200 xf=fp8e4m3 yf=fp32 dfm=fp32");
+    assert_eq!(ops::check(&c, &cfg).expect_err("never").code, FaultCode::NotInCap);
+}
+
+use FaultCode::{BadCommand, BadOperand, LocalRange, NotInCap};
+
+const GEMM: &str = "gemm m=3 n=15 k=15 af=fp16 bf=fp16 b=100 c=10";
+const INT: &str = "gemm m=3 n=15 k=15 af=int8 bf=int8 b=100 c=10";
+const GROUP: &str = "gemm m=3 n=15 k=15 af=fp16 bf=int4 b=100 c=10";
+const DRAIN: &str = "gemm m=3 n=15 k=15 af=fp16 bf=fp16 cf=fp16 b=100 c=1000 csp=1 drain=1";
+const ADD: &str = "vec.add y=100 d=200 rows=1 cols=15 xf=fp32 yf=fp32 dfm=fp32";
+const STEP: &str = "vec.fa_step y=100 d=200 cols=15 xf=fp32 yf=fp32 dfm=fp16";
+const ROPE: &str = "vec.rope_half y=100 d=200 cols=15 xf=fp32 yf=fp32 dfm=fp32 imm=16";
+
+/// A valid command, what is changed in it, and the fault that answers.
+const FAULTS: &[(&str, &str, FaultCode, &str)] = &[
+    (GEMM, "acc16=1", NotInCap, "acc16: accumulation is 32 bits wide"),
+    (GEMM, "ta=1", NotInCap, "ta: A is not transposed"),
+    (GEMM, "sp24=1", NotInCap, "sp24: B is dense"),
+    (GEMM, "zpm=1", NotInCap, "zpm: weights are symmetric"),
+    (GEMM, "rnd=1", NotInCap, "rnd: only nearest even executes"),
+    (GEMM, "keepb=1", NotInCap, "keepb: B is always loaded"),
+    (GEMM, "ploadb=1", NotInCap, "ploadb: B is always used"),
+    (GEMM, "init=2", NotInCap, "init: accumulators do not start at the bias"),
+    (GEMM, "df=2", NotInCap, "df: output-stationary does not execute"),
+    (GEMM, "grp=7", NotInCap, "grp: 128 x 128 blocks do not execute"),
+    (GEMM, "af=int4", NotInCap, "af: not a format of A"),
+    (GEMM, "bf=int32", NotInCap, "bf: not a format of B"),
+    (INT, "bf=fp16", BadOperand, "bf: an integer A needs an integer B"),
+    (INT, "grp=2", NotInCap, "grp: integer accumulation has no group scales"),
+    (INT, "init=3", BadOperand, "init: integer accumulators are not rescaled"),
+    (GEMM, "init=3 grp=1", BadOperand, "init: `s` cannot be both scales and row factors"),
+    (GEMM, "init=3 s=0xfffff", LocalRange, "the row factors leave the scratchpad"),
+    (GEMM, "tb=1 grp=1", BadOperand, "grp: a transposed B has no scales"),
+    (GROUP, "tb=1", NotInCap, "tb: an int4 B is not transposed"),
+    (GEMM, "grp=2", BadOperand, "grp: only integer weights have group scales"),
+    (GROUP, "grp=2 sf=1", NotInCap, "sf: group scales are fp16"),
+    (GROUP, "grp=2 bst=1", BadOperand, "bst: rows with scales in line are packed"),
+    (GROUP, "grp=2 s=105", BadOperand, "s: scales do not lie right behind the first group's rows"),
+    (GROUP, "grp=2 b=0xffff0 s=0xffff4", LocalRange, "B leaves the scratchpad"),
+    (GEMM, "a=0xfffff", LocalRange, "A leaves the scratchpad"),
+    (GEMM, "c=0xfffff", LocalRange, "the accumulators leave ACC"),
+    (GEMM, "csp=1", BadOperand, "csp: without drain C is the accumulator"),
+    (GEMM, "cst=1", BadOperand, "destination rows overlap: the stride is below a row"),
+    (GEMM, "act=1", BadOperand, "drain: an epilogue runs only at drain"),
+    (GEMM, "| epi", BadOperand, "drain: an epilogue runs only at drain"),
+    (DRAIN, "act=2", NotInCap, "act: this activation does not execute"),
+    (DRAIN, "act=12", BadCommand, "act"),
+    (DRAIN, "c=0xfffff", LocalRange, "C leaves the scratchpad"),
+    (DRAIN, "cf=bf16", NotInCap, "cf: C drains to fp32, fp16 or int32"),
+    (DRAIN, "cf=int32", BadOperand, "cf: int32 is the untouched integer accumulator"),
+    (DRAIN, "c=10 csp=0", BadOperand, "cf: results in the accumulator are 4 bytes wide"),
+    (DRAIN, "grp=1", NotInCap, "sf: scales by column are fp32"),
+    (DRAIN, "grp=1 sf=2 s=0xfffff", LocalRange, "B's scales leave the scratchpad"),
+    (DRAIN, "| epi osm=1", NotInCap, "osm: results are not requantised"),
+    (DRAIN, "| epi amax=1", NotInCap, "amax: the row maximum is not written"),
+    (DRAIN, "| epi asum=1", NotInCap, "asum: there are no block sums"),
+    (DRAIN, "| epi ag=1", NotInCap, "asf: A's scales are fp32"),
+    (DRAIN, "| epi ag=2", NotInCap, "ag: A has at most one scale a row"),
+    (DRAIN, "| epi ag=1 asf=2 as_=0xfffff", LocalRange, "A's scales leave the scratchpad"),
+    (DRAIN, "| epi bff=bf16", NotInCap, "bff: bias is fp32 or fp16"),
+    (DRAIN, "| epi bff=fp32 bias=0xfffff", LocalRange, "the bias leaves the scratchpad"),
+    (DRAIN, "| epi ew=5", NotInCap, "ew: GELU does not execute"),
+    (DRAIN, "| epi ew=7", BadCommand, "ew"),
+    (DRAIN, "| epi ew=1 rf=bf16", NotInCap, "rf: R is fp32 or fp16"),
+    (DRAIN, "| epi ew=1 rf=fp32 r=0xfffff", LocalRange, "R leaves its memory"),
+    (DRAIN, "| epi aca=0xffff", LocalRange, "the accumulators leave ACC"),
+    (ADD, "rnd=1", NotInCap, "rnd: only nearest even executes"),
+    (ADD, "stat=1", NotInCap, "stat: row statistics are not written"),
+    (ADD, "setp=1", NotInCap, "setp: VEC does not write the predicate"),
+    (ADD, "acc=1", NotInCap, "acc: only the exact reference executes"),
+    (ADD, "mask=1", NotInCap, "mask: only FA_STEP masks"),
+    (ADD, "upd=1", NotInCap, "upd: only FA_STEP and ARGMAX keep running results"),
+    (ADD, "bc=4", NotInCap, "bc: there are no scalar registers"),
+    (ADD, "bc=5", BadCommand, "bc"),
+    (ADD, "xf=int8", NotInCap, "xf: not a format this function reads"),
+    (ADD, "yf=int8", NotInCap, "yf: not a format this function reads"),
+    (ADD, "dfm=int8", NotInCap, "dfm: not a format this function writes"),
+    (ADD, "x=0xfffff", LocalRange, "x leaves its memory"),
+    (ADD, "x=2047 xs=1", LocalRange, "x leaves its memory"),
+    (ADD, "y=0xfffff", LocalRange, "y leaves its memory"),
+    (ADD, "d=0xfffff", LocalRange, "d leaves its memory"),
+    (ADD, "dst=1", BadOperand, "destination rows overlap: the stride is below a row"),
+    ("vec.exp xf=fp32", "", NotInCap, "this VEC function does not execute"),
+    (STEP, "", BadOperand, "this function needs the position extension"),
+    (STEP, "| pos cap=1", NotInCap, "cap: scores are not capped"),
+    (STEP, "mask=3 | pos", NotInCap, "mask: explicit bits are not read"),
+    (STEP, "ds=1 | pos", BadOperand, "ds: probabilities go to the scratchpad"),
+    (STEP, "ys=1 | pos", BadOperand, "ys: running pairs lie in the scratchpad"),
+    (STEP, "| pos alpha=0xfffff", LocalRange, "alpha leaves the SPM"),
+    (ROPE, "imm=3 | pos", BadOperand, "imm: the head width must be even and not zero"),
+    (ROPE, "imm=6 | pos", BadOperand, "cols: not a multiple of the head width in imm"),
+    ("vec.argmax xf=fp32 cols=9", "| pos k0=0xffffffff", BadOperand, "k0: indices pass 32 bits"),
+];
+
+/// The valid command with some fields replaced.
+fn changed(base: &str, change: &str) -> Command {
+    let (fields, extension) = change.split_once('|').unwrap_or((change, ""));
+    let name = |item: &str| item.split('=').next().unwrap_or_default().to_owned();
+    let replaced: BTreeSet<String> = fields.split_whitespace().map(name).collect();
+    let kept: Vec<&str> = base.split_whitespace().filter(|item| !replaced.contains(&name(item))).collect();
+    let bar = if change.contains('|') { "|" } else { "" };
+    command(&format!("{} {fields} {bar} {extension}", kept.join(" ")))
+}
+
+/// Faults no assembled command can reach.
+fn unreachable_by_text() -> Vec<Fault> {
+    let cfg = config();
+    let mut out = Vec::new();
+    let mut fault = |c: &Command, cfg| out.push(ops::check(c, cfg).expect_err("faults"));
+    let mut gemm = command(GEMM);
+    gemm.extension = Some(Extension::Index(Index::default()));
+    fault(&gemm, &cfg);
+    let mut add = command(ADD);
+    add.extension = Some(Extension::Index(Index::default()));
+    fault(&add, &cfg);
+    let mut unknown = command(ADD);
+    if let isa::npu::Body::Vec(v) = &mut unknown.body {
+        v.func = 0xFF;
+    }
+    fault(&unknown, &cfg);
+    let dma = command("dma");
+    ops::check(&dma, &cfg).expect("not checked here");
+    assert_eq!(ops::cost(&dma, &cfg), Ok(ops::Cost::default()));
+    out.push(ops::execute(&dma, &cfg, &mut memories(&cfg), None).expect_err("not executed here"));
+    out
+}
+
+#[test]
+fn every_fault_is_reached_and_no_other_sentence_exists() {
+    let cfg = config();
+    for base in [GEMM, INT, GROUP, DRAIN, ADD] {
+        ops::check(&command(base), &cfg).unwrap_or_else(|f| panic!("{base}: {f}"));
+    }
+    for base in [STEP, ROPE] {
+        ops::check(&changed(base, "| pos"), &cfg).unwrap_or_else(|f| panic!("{base}: {f}"));
+    }
+    let mut said = BTreeSet::new();
+    for &(base, change, code, text) in FAULTS {
+        let c = changed(base, change);
+        let fault = ops::check(&c, &cfg).expect_err(change);
+        assert_eq!((fault.code, fault.text), (code, text), "{base} {change}");
+        let mut local = memories(&cfg);
+        let before = local.clone();
+        assert_eq!(ops::execute(&c, &cfg, &mut local, None), Err(fault), "execute checks too");
+        assert_eq!(ops::cost(&c, &cfg), Err(fault), "cost checks too");
+        assert_eq!(local, before, "a faulting command writes nothing");
+        said.insert(text);
+    }
+    said.extend(unreachable_by_text().iter().map(|f| f.text));
+    for source in SOURCES {
+        for sentence in sentences(source) {
+            assert!(said.contains(sentence.as_str()), "no test reaches `{sentence}`");
+        }
+    }
+}
+
+const SOURCES: &[&str] = &[
+    include_str!("../src/ops/argmax.rs"),
+    include_str!("../src/ops/elementwise.rs"),
+    include_str!("../src/ops/flash.rs"),
+    include_str!("../src/ops/gemm.rs"),
+    include_str!("../src/ops/gemm_drain.rs"),
+    include_str!("../src/ops/mod.rs"),
+    include_str!("../src/ops/operand.rs"),
+    include_str!("../src/ops/qdyn.rs"),
+    include_str!("../src/ops/rmsnorm.rs"),
+    include_str!("../src/ops/rope.rs"),
+    include_str!("../src/ops/vector.rs"),
+];
+
+/// String literals of a source that are no comment, lint reason or assertion.
+fn sentences(source: &str) -> impl Iterator<Item = String> {
+    source
+        .lines()
+        .filter(|l| {
+            let l = l.trim_start();
+            !["//", "reason =", "const _", ".expect("].iter().any(|skipped| l.starts_with(skipped))
+        })
+        .flat_map(|l| l.split('"').skip(1).step_by(2))
+        .map(str::to_owned)
+}
+
+/// Random words, and valid commands with a few bits flipped: whatever they are, they fault or execute.
+#[test]
+fn no_words_make_the_engines_panic() {
+    let cfg = config();
+    let mut local = memories(&cfg);
+    let mut random = Random(7);
+    let seeds: Vec<Vec<Word>> = [GEMM, INT, DRAIN, ADD, STEP, ROPE]
+        .iter()
+        .map(|s| format!("{s} {}", if [STEP, ROPE].contains(s) { "| pos" } else { "" }))
+        .chain(["gemm n=15 k=31 af=fp16 bf=int4 b=100 s=104 grp=2".to_owned()])
+        .chain(["vec.qdyn y=100 d=200 cols=15 xf=fp32 yf=fp32 dfm=int8".to_owned()])
+        .chain(["vec.rmsnorm y=100 d=200 cols=15 xf=fp32 yf=fp32 dfm=fp32".to_owned()])
+        .chain(["vec.argmax xf=fp32 cols=9 | pos k0=9".to_owned()])
+        .chain(["vec.fa_fin y=100 d=200 cols=9 xf=fp32 yf=fp32 dfm=fp32".to_owned()])
+        .map(|text| isa::npu::text::assemble(&text).unwrap_or_else(|e| panic!("{text}: {}", e.message)))
+        .collect();
+    let (mut decoded, mut executed) = (0u32, 0u32);
+    for round in 0..100_000u32 {
+        let words = if round % 4 == 0 {
+            let mut word = || Word([random.next(), random.next(), random.next(), random.next()]);
+            vec![word(), word()]
+        } else {
+            let choice = usize::try_from(random.below(seeds.len() as u64)).expect("small");
+            let mut words = seeds[choice].clone();
+            for _ in 0..=random.below(3) {
+                let bit = random.below(256 * words.len() as u64);
+                let (word, bit) = (usize::try_from(bit / 256).expect("small"), bit % 256);
+                words[word].0[usize::try_from(bit / 64).expect("small")] ^= 1 << (bit % 64);
+            }
+            words
+        };
+        let Ok(c) = Command::decode(&words) else { continue };
+        decoded += 1;
+        let checked = ops::check(&c, &cfg);
+        let cost = ops::cost(&c, &cfg);
+        assert_eq!(cost.is_ok(), checked.is_ok());
+        // Products of more than a million MACs take too long for what they would show.
+        if cost.is_ok_and(|cost| cost.macs < 1 << 20 && cost.vector_ops < 1 << 20) {
+            let outcome = ops::execute(&c, &cfg, &mut local, None);
+            let elsewhere = !matches!(c.body, isa::npu::Body::Gemm(_) | isa::npu::Body::Vec(_));
+            assert!(elsewhere || outcome.is_ok(), "checked, but {outcome:?}");
+            executed += u32::from(outcome.is_ok());
+        }
+    }
+    assert!(decoded > 10_000 && executed > 5_000, "{decoded} decoded, {executed} executed");
+}
