@@ -84,7 +84,9 @@ impl<'a, S: Sink> Emitter<'a, S> {
     }
 
     /// Appends a wait for every engine.
-    pub fn fence(&mut self) { self.ctrl(&[], &[], CtrlOp::Fence, Ctrl { emask: 0x3F, ..Ctrl::default() }); }
+    pub fn fence(&mut self) {
+        self.ctrl(&[], &[], CtrlOp::Fence, Ctrl { emask: 0x3F, ..Ctrl::default() });
+    }
 
     /// Appends a region register write.
     pub fn set_region(&mut self, id: u64, base: u64, limit: u64) {

@@ -113,7 +113,10 @@ pub fn norm<S: Sink>(e: &mut Emitter<S>, cx: &Context, needed: bool) -> Sem {
     if p.resident {
         if !needed {
             // The weights were loaded for nothing but keep their place in the protocol.
-            e.sync_in_order(&[(sem::X_ALL, n), (sem::NORM_FULL, 1)], &[(sem::NORM_FREE, 1), (sem::A_READY, 1)]);
+            e.sync_in_order(
+                &[(sem::X_ALL, n), (sem::NORM_FULL, 1)],
+                &[(sem::NORM_FREE, 1), (sem::A_READY, 1)],
+            );
             return (sem::A_READY, 1);
         }
         let c = rmsnorm(cx, p.rows, p.x, p.a, p.a_stride);

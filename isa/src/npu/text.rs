@@ -29,11 +29,11 @@ fn print_fields(out: &mut String, fields: &[Field], skip: &[&str], get: impl Fn(
         if skip.contains(&f.name) || (value == 0 && !matches!(f.name, "af" | "bf" | "xf")) {
             continue;
         }
-        if FORMAT_FIELDS.contains(&f.name) {
-            if let Some(fmt) = Format::from_code(value) {
-                out.push_str(&format!(" {}={}", f.name, fmt.name()));
-                continue;
-            }
+        if FORMAT_FIELDS.contains(&f.name)
+            && let Some(fmt) = Format::from_code(value)
+        {
+            out.push_str(&format!(" {}={}", f.name, fmt.name()));
+            continue;
         }
         if value < 4096 {
             out.push_str(&format!(" {}={value}", f.name));
@@ -119,10 +119,10 @@ fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> String {
 }
 
 fn value(field: &str, text: &str) -> Result<u64, String> {
-    if FORMAT_FIELDS.contains(&field) {
-        if let Some(f) = Format::from_name(text) {
-            return Ok(f.code());
-        }
+    if FORMAT_FIELDS.contains(&field)
+        && let Some(f) = Format::from_name(text)
+    {
+        return Ok(f.code());
     }
     let parsed = match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16),

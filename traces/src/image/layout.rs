@@ -2,8 +2,6 @@
 //!
 //! Models: offsets, padding and stored bytes. Does not model: values. Source: `isa::image`.
 
-use std::ops::Range;
-
 use isa::image::{self, FLAG_BIAS, FLAG_QK_NORM, FLAG_ROPE_INTER, ImageHeader};
 use isa::npu::Format;
 
@@ -187,12 +185,6 @@ impl ImageLayout {
     pub fn stored(&self) -> Vec<(u64, Vec<u8>)> {
         vec![(0, self.header_bytes()), (self.header.inv_freq, self.inv_freq_bytes())]
     }
-
-    /// Offsets a shape-only run must store: one range from the image's start, whole cache lines.
-    #[must_use]
-    pub const fn stored_ranges(&self) -> [Range<u64>; 1] {
-        [0..self.header.embed]
-    }
 }
 
 fn sizes(h: &ImageHeader) -> Vec<TensorBytes> {
@@ -265,7 +257,7 @@ mod tests {
         }
         assert_eq!(ImageHeader::from_words(&words), layout.header);
         assert_eq!((layout.header.panel, layout.header.body_group), (64, 5));
-        let end = layout.stored_ranges()[0].end;
+        let end = layout.header.embed;
         assert!(layout.stored().iter().all(|(at, bytes)| at + bytes.len() as u64 <= end));
     }
 
