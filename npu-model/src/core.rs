@@ -260,7 +260,7 @@ impl Core {
             };
             words[1] = fetch(next)?;
         }
-        Command::decode(&words[..length as usize]).map(|c| (c, length)).map_err(bad)
+        Command::decode(&words[..if length == 2 { 2 } else { 1 }]).map(|c| (c, length)).map_err(bad)
     }
 
     fn advance(&mut self, words: u64) {
@@ -328,7 +328,7 @@ impl Core {
             return Err(Fault::new(FaultCode::CallDepth, self.calls.len() as u64, "CALL too deep"));
         }
         let region = self.regions[(c.region & 15) as usize];
-        if c.moff + 32 > region.limit || c.moff % 32 != 0 {
+        if c.moff + 32 > region.limit || !c.moff.is_multiple_of(32) {
             return Err(Fault::new(FaultCode::RegionLimit, c.moff, "a list leaves its region"));
         }
         self.calls.push((self.cursor, self.mark));

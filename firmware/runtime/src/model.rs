@@ -50,18 +50,18 @@ impl Model {
         };
         let sizes = [h.hidden, h.layers, h.heads, h.kv_heads, h.head_dim, h.ffn, h.vocab, h.panel];
         if sizes.contains(&0)
-            || h.heads % h.kv_heads != 0
-            || h.head_dim % 16 != 0
-            || h.hidden % h.panel != 0
-            || h.ffn % h.panel != 0
-            || h.vocab % h.panel != 0
-            || h.panel % 16 != 0
-            || h.hidden % 16 != 0
+            || !h.heads.is_multiple_of(h.kv_heads)
+            || !h.head_dim.is_multiple_of(16)
+            || !h.hidden.is_multiple_of(h.panel)
+            || !h.ffn.is_multiple_of(h.panel)
+            || !h.vocab.is_multiple_of(h.panel)
+            || !h.panel.is_multiple_of(16)
+            || !h.hidden.is_multiple_of(16)
         {
             return Err(ModelError::BadShape);
         }
         let model = Self { h, body, head };
-        if model.group_cols() % h.panel != 0 { Err(ModelError::BadShape) } else { Ok(model) }
+        if !model.group_cols().is_multiple_of(h.panel) { Err(ModelError::BadShape) } else { Ok(model) }
     }
 
     /// Query heads of one KV head.

@@ -191,7 +191,7 @@ impl ImageLayout {
     /// Offsets a shape-only run must store: one range from the image's start, whole cache lines.
     #[must_use]
     pub const fn stored_ranges(&self) -> [Range<u64>; 1] {
-        [0..self.header.embed]
+        [Range { start: 0, end: self.header.embed }]
     }
 }
 
