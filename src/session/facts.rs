@@ -27,7 +27,11 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
     let ops: Vec<OpFacts> = ops(q, r, first);
     RunFacts {
         soc: Named { name: q.soc.name.clone(), hash: q.soc.hash() },
-        model: ModelInfo { name: q.model.name.clone(), params: q.model.params(), quant: q.quant.name.to_string() },
+        model: ModelInfo {
+            name: q.model.name.clone(),
+            params: q.model.params(),
+            quant: q.quant.name.to_string(),
+        },
         policy: None,
         workload: Workload {
             prompt_tokens: q.prefill_tokens.into(),
@@ -49,7 +53,8 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         work: MacClass::ALL
             .into_iter()
             .map(|c| {
-                let work = FormatWork { macs: r.npu.macs[c as usize], peak_macs_per_s: peak_macs_per_s(&q.soc, c) };
+                let work =
+                    FormatWork { macs: r.npu.macs[c as usize], peak_macs_per_s: peak_macs_per_s(&q.soc, c) };
                 (c.name().to_owned(), work)
             })
             .filter(|(_, w)| w.macs > 0)
@@ -65,10 +70,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
             MemoryTiming::Sampled => reports::facts::MemoryModel::Sampled,
             MemoryTiming::Burst => reports::facts::MemoryModel::Burst,
         },
-        validity: ValidityFacts {
-            band_permille: 250,
-            basis: basis(q.memory_model),
-        },
+        validity: ValidityFacts { band_permille: 250, basis: basis(q.memory_model) },
         digest: r.digest.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config: serde_json::json!({

@@ -169,6 +169,10 @@ impl Soc {
 
     fn memory_event(&mut self, now: Time) {
         let World { chip, npu } = &mut self.world;
+        if chip.memory_due != Some(now) {
+            // An event that an earlier one made superfluous; the one that is due stands in the queue.
+            return;
+        }
         chip.memory_due = None;
         for (core, requester) in chip.finished_flows(now) {
             let arrival = now + chip.fabric_latency;
