@@ -9,7 +9,7 @@ use reports::RunRecord;
 use reports::write::HostFacts;
 use sim_kernel::Stream;
 use soc_model::config::SocConfig;
-use soc_model::soc::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder, SocFault};
+use soc_model::soc::{BuildError, FirmwareImage, Job, MemoryTiming, ModelImage, SocBuilder, SocFault};
 use traces::image::ImageLayout;
 use traces::workload::{ModelSpec, QuantScheme};
 
@@ -19,13 +19,6 @@ use crate::error::CliError;
 const FIRMWARE: &[u8] = include_bytes!("../../firmware/prebuilt/firmware.elf");
 /// Most rows of a prefill chunk unless a policy says otherwise.
 pub const PREFILL_CHUNK: u32 = 128;
-
-/// How memory is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryModel {
-    /// Every command of a systematic sample of the traffic, extrapolated between samples.
-    Sampled,
-}
 
 /// Everything that decides the result of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +36,7 @@ pub struct RunRequest {
     /// Tokens resident before the prompt.
     pub context_tokens: u32,
     /// How memory is timed.
-    pub memory_model: MemoryModel,
+    pub memory_model: MemoryTiming,
     /// Firmware to run instead of the built-in one.
     pub firmware: Option<PathBuf>,
     /// Seed of every random stream.
@@ -120,6 +113,7 @@ fn builder(request: &RunRequest, firmware: FirmwareImage, layout: &ImageLayout) 
             ids: Vec::new(),
             seed: request.seed,
         },
+        memory: request.memory_model,
         reversed: false,
     }
 }

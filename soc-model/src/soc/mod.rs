@@ -15,6 +15,7 @@ mod build;
 mod chip;
 mod devicetree;
 mod mailbox;
+mod memory;
 
 use sim_kernel::{Cycles, Time};
 use thiserror::Error;
@@ -24,6 +25,7 @@ use crate::cpu::{Hart, Stop};
 pub use account::{Account, EngineCycles, OpResult, Phases, RunResult, peak_macs_per_s};
 pub use build::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder};
 use chip::{Event, World};
+pub use memory::MemoryTiming;
 
 /// The modelled software, or the model, came to an end it should not have.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -168,7 +170,7 @@ impl Soc {
     fn memory_event(&mut self, now: Time) {
         let World { chip, npu } = &mut self.world;
         if chip.memory_due != Some(now) {
-            // An earlier completion took this one's place, and has been handled.
+            // An event that an earlier one made superfluous; the one that is due stands in the queue.
             return;
         }
         chip.memory_due = None;
