@@ -124,6 +124,6 @@ fn bulk_bytes(r: &RunRequest) -> u64 {
     let positions = u64::from(r.context_tokens) + u64::from(r.prefill_tokens) + u64::from(r.decode_tokens);
     let positions = positions.div_ceil(16) * 16;
     let kv = u64::from(m.kv_heads) * u64::from(m.head_dim) * 4 * positions * u64::from(m.layers);
-    let spill = u64::from(PREFILL_CHUNK) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 2);
+    let spill = u64::from(PREFILL_CHUNK) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
     kv + spill + u64::from(m.vocab) * 4 + 64 * 1024
 }

@@ -89,9 +89,21 @@ pub fn quantise<S: Sink>(
     acquire: &[Sem],
     post: &[Sem],
 ) {
+    quantise_rows(e, cx, (at, stride, cx.plan.a_scale), (rows, cols), acquire, post);
+}
+
+/// The same with the scales' place given.
+pub fn quantise_rows<S: Sink>(
+    e: &mut Emitter<S>,
+    cx: &Context,
+    (at, stride, scales): (u64, u64, u64),
+    (rows, cols): (u64, u64),
+    acquire: &[Sem],
+    post: &[Sem],
+) {
     let v = VecOp {
         x: granule(at),
-        y: granule(cx.plan.a_scale),
+        y: granule(scales),
         d: granule(at),
         rows: rows - 1,
         cols: cols - 1,

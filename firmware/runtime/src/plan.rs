@@ -208,6 +208,9 @@ impl Plan {
         p.a = b.take((rows * p.a_stride).max(2 * rows * p.chunk_cols * 2));
         p.a2 = p.a;
         p.chunk = [p.a, p.a + rows * p.chunk_cols * 2];
+        if model.quantised() && !crate::quant::fits(model, &p, rows) {
+            return None;
+        }
         p.chunk_panels = (caps.acc / (rows * panel * 4)).clamp(1, 16);
         // One region, three uses that never overlap in time: attention, dense tiles, row-wise passes.
         let base = b.at;
@@ -252,6 +255,6 @@ impl Plan {
     /// Bytes of spilled residual stream and hidden layer in memory.
     #[must_use]
     pub const fn bulk_bytes(&self, model: &Model) -> u64 {
-        if self.resident { 0 } else { self.rows * (model.h.hidden * 4 + model.h.ffn * 2) }
+        if self.resident { 0 } else { self.rows * (model.h.hidden * 4 + model.h.ffn * 3) }
     }
 }

@@ -73,9 +73,7 @@ fn step<S: Sink>(
     let store = transfer(1, cx.caps.out_channel(), 1, cx.h8_offset);
     e.push(&[(sem::out_full(b), 1)], &[(sem::row_free(b), 1)], cx.tag, Command::dma(store));
     let tell: &[Sem] = if last { &[(sem::H8_ALL, 1)] } else { &[] };
-    let send = Dma {
-        cmask: everyone(n),
-        ..linear(2, cx.caps.out_channel(), 0, granule(scales), scales, BATCH * 4)
-    };
+    let send =
+        Dma { cmask: everyone(n), ..linear(2, cx.caps.out_channel(), 0, granule(scales), scales, BATCH * 4) };
     e.push(&[], tell, cx.tag, Command::dma(send));
 }
