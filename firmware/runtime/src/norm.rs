@@ -208,8 +208,7 @@ fn spilled_norm<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     }
 }
 
-/// Puts the embedding rows of `tokens` into the residual stream. Entry `i` of the first half of the commands,
-/// one a token, carries the token's row address: see [`patch_embedding`].
+/// Puts the embedding rows of `tokens` into the residual stream: one DMA a token, then widening to fp32.
 pub fn embed<S: Sink>(e: &mut Emitter<S>, cx: &Context, tokens: &mut dyn FnMut(u64) -> u64) {
     let (m, p) = (cx.model, cx.plan);
     let hidden = m.h.hidden;
