@@ -48,11 +48,15 @@ fn a_pointer_chase_matches_the_recorded_reference() {
 
 #[test]
 fn the_three_paths_agree() {
-    let run =
-        |path: &str| replay(&format!("--standard lpddr5x-9600 --stream mix21 --count 60000 --path {path}"));
-    let (mut tick, burst, sampled) = (run("tick"), run("burst"), run("sampled"));
+    let run = |path: &str, count: u32| {
+        replay(&format!("--standard lpddr5x-9600 --stream mix21 --count {count} --path {path}"))
+    };
+    let mut tick = run("tick", 60_000);
     tick["path"] = "burst".into();
-    assert_eq!(tick, burst);
+    assert_eq!(tick, run("burst", 60_000));
+    // A sampled stream must be long beside its samples.
+    let (burst, sampled) = (run("burst", 1_000_000), run("sampled", 1_000_000));
+    assert_eq!(sampled["path"], "sampled");
     let error = number(&sampled["ck_cycles"]) / number(&burst["ck_cycles"]) - 1.0;
     assert!(error.abs() < 0.02, "{error}");
 }
@@ -107,31 +111,43 @@ fn wrong_names_name_the_nearest_and_all_are_reported() {
         "--path",
         "brust",
     ];
-    insta::assert_snapshot!(refused(&wrong), @"");
+    insta::assert_snapshot!(refused(&wrong), @r"
+    error: --standard: no DRAM standard is called `lpddr5x-9601`; the nearest is `lpddr5x-9600`
+    error: --load: load `2` is neither `0` (saturating), a fraction of the pin peak up to 1, nor `chase`
+    error: --path: no path is called `brust`; there are `tick`, `burst` and `sampled`
+    error: --map: no address map is called `map-b`; the nearest is `map-a`
+    error: --stream: no stream is called `seq_raed`; the nearest is `seq_read`
+    ");
     let stream = ["--standard", "lpddr5-6400", "--stream", "seq_read", "--count", "9"];
-    insta::assert_snapshot!(refused(&[&stream[..], &["--map", "row:15 bnak:2 byte:5"]].concat()), @"");
+    insta::assert_snapshot!(refused(&[&stream[..], &["--map", "row:15 bnak:2 byte:5"]].concat()), @"error: --map: no field is called `bnak`; the nearest is `bank`");
     let late =
         ["--standard", "lpddr5-6400", "--stream", "seq_read", "--count", "100000", "--load", "0.000001"];
-    insta::assert_snapshot!(refused(&[&late[..], &["--path", "tick"]].concat()), @"");
+    insta::assert_snapshot!(refused(&[&late[..], &["--path", "tick"]].concat()), @r"
+    error: --path tick: it walks every CK, and the last transaction is due in CK 399996000000, beyond 4294967296
+      help: --path burst gives the same cycles
+    ");
 }
 
 #[test]
 fn wrong_files_name_their_line() {
     let with = |options: &[&str]| refused(&[&["--standard", "lpddr5-6400"], options].concat());
     let words = file("words.trace", b"R 0x40\nread 0x80\n");
-    insta::assert_snapshot!(with(&["--trace", &words]), @"");
+    insta::assert_snapshot!(with(&["--trace", &words]), @"error: words.trace:2: expected `R` or `W`, found `read`");
     let far = file("far.trace", b"R 0x40\nR 0x40000000\n");
-    insta::assert_snapshot!(with(&["--trace", &far]), @"");
+    insta::assert_snapshot!(with(&["--trace", &far]), @"error: far.trace:2: address 0x40000000 lies beyond the channel's 0x40000000 bytes");
     let none = file("none.trace", b"# nothing\n");
-    insta::assert_snapshot!(with(&["--trace", &none]), @"");
+    insta::assert_snapshot!(with(&["--trace", &none]), @"error: none.trace: no transactions; expected lines such as `R 0x1000` or `W 0x1040 120`");
     let binary = file("binary.trace", b"R 0x40\n\xff\xfe");
-    insta::assert_snapshot!(with(&["--trace", &binary]), @"");
-    insta::assert_snapshot!(with(&["--trace", &words, "--load", "0.5"]), @"");
+    insta::assert_snapshot!(with(&["--trace", &binary]), @"error: binary.trace: not a text file: byte 7 is not UTF-8");
+    insta::assert_snapshot!(with(&["--trace", &words, "--load", "0.5"]), @"error: --load 0.5: a trace says itself when its transactions are due; expected 0 or chase");
     assert!(with(&["--trace", "no-such.trace"]).starts_with("error: no-such.trace: cannot be read: "));
     let text = presil(&["show", "standard", "lpddr5-6400"]).out.replace("nRAS =", "nRSA =");
     let typo = file("typo-standard.toml", text.as_bytes());
     let stream = ["--standard", &typo, "--stream", "seq_read", "--count", "9"];
-    insta::assert_snapshot!(refused(&stream), @"");
+    insta::assert_snapshot!(refused(&stream), @r"
+    error: --standard: typo-standard.toml: line 13: unknown key `nRSA`; the nearest is `nRAS`
+    error: --standard: typo-standard.toml: timing row `nRAS` is missing
+    ");
 }
 
 #[test]
@@ -152,5 +168,13 @@ fn wrong_usage_exits_2() {
 fn text_has_the_same_figures() {
     let ran =
         presil(&["dram", "replay", "--standard", "lpddr5-6400", "--stream", "seq_read", "--count", "1000"]);
-    insta::assert_snapshot!(ran.out, @"");
+    insta::assert_snapshot!(ran.out, @r"
+    standard        lpddr5-6400, one x16 channel
+    path            burst
+    transactions    1000 of 64 bytes in 4241 CK
+    bandwidth       12.073 GB/s, 94.32 % of the pins' peak
+    read latency    mean 107.92 ns, p50 103.75 ns, p99 361.25 ns
+    rows            1964 hits, 24 misses, 12 conflicts
+    energy          2.457287e-6 J
+    ");
 }

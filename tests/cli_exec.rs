@@ -169,19 +169,19 @@ fn a_guest_that_does_not_come_to_an_exit_is_a_simulation_fault() {
 
 #[test]
 fn files_that_are_no_programs_are_refused_with_their_place() {
-    insta::assert_snapshot!(refused("short.elf", &[&b"\x7fELF"[..], &[0; 20]].concat()), @"");
-    insta::assert_snapshot!(refused("noise.elf", &[0xa5; 4096]), @"");
-    insta::assert_snapshot!(refused("empty.elf", b""), @"");
+    insta::assert_snapshot!(refused("short.elf", &[&b"\x7fELF"[..], &[0; 20]].concat()), @"error: short.elf: cannot load the ELF: not a 64-bit ELF: Invalid ELF header size or alignment");
+    insta::assert_snapshot!(refused("noise.elf", &[0xa5; 4096]), @"error: noise.elf: cannot load the ELF: not a 64-bit ELF: Unsupported ELF header");
+    insta::assert_snapshot!(refused("empty.elf", b""), @"error: empty.elf: cannot load the ELF: not a 64-bit ELF: Invalid ELF header size or alignment");
     let good = elf(&exit(0));
     let mut x86 = good.clone();
     x86[18] = 62;
-    insta::assert_snapshot!(refused("x86.elf", &x86), @"");
+    insta::assert_snapshot!(refused("x86.elf", &x86), @"error: x86.elf: cannot load the ELF: machine 62: expected RISC-V (243)");
     let mut shared = good.clone();
     shared[16] = 3;
-    insta::assert_snapshot!(refused("shared.elf", &shared), @"");
+    insta::assert_snapshot!(refused("shared.elf", &shared), @"error: shared.elf: cannot load the ELF: type 3: expected a statically linked executable (2)");
     let mut low = good.clone();
     low[64 + 24 + 3] = 0;
-    insta::assert_snapshot!(refused("low.elf", &low), @"");
+    insta::assert_snapshot!(refused("low.elf", &low), @"error: low.elf: cannot load the ELF: segment 0: 0x0 + 0x3000 is not inside DRAM (0x80000000 + 0x80000000)");
     let mut cut = good;
     cut.truncate(120);
     assert!(refused("cut.elf", &cut).starts_with("error: cut.elf: cannot load the ELF: "));
