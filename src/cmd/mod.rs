@@ -13,6 +13,7 @@ pub mod npu;
 pub mod run;
 pub mod schema;
 pub mod show;
+pub mod sweep;
 
 /// What presil does.
 #[derive(Subcommand, Debug)]
@@ -23,6 +24,8 @@ pub enum Command {
     List(list::Args),
     /// Show something built in or a file, resolved, each value with its source
     Show(show::Args),
+    /// Run every point of a grid, and find the best
+    Sweep(sweep::Args),
     /// The NPU alone: matrix products, assembler, disassembler
     Npu(npu::Args),
     /// Print the JSON Schema of a kind of file
@@ -39,6 +42,7 @@ impl Command {
             Self::Run(args) => run::run(args, out),
             Self::List(args) => list::run(args, out),
             Self::Show(args) => show::run(args, out),
+            Self::Sweep(args) => sweep::run(args, out),
             Self::Npu(args) => npu::run(args, out),
             Self::Schema(args) => schema::run(args, out),
         }
