@@ -176,14 +176,16 @@ impl Reader<'_> {
         let wanted =
             |what: &str, example: &str| Refusal::new(format!("expected {what}"), Some(example.into()));
         let wholly_read = self.problems.is_empty();
+        // What is missing is missed where the file ends.
+        let end = self.text.trim_end().len();
         if wholly_read && space.axes.is_empty() {
             let refusal = wanted("at least one list of values", "for example \"npu.cores\" = [2, 4, 6]");
-            self.report(grid_at.unwrap_or(self.text.len()), "grid", refusal);
+            self.report(grid_at.unwrap_or(end), "grid", refusal);
         }
         if wholly_read && space.goals.objectives.is_empty() {
             let example = "for example minimise = [\"time.ttft_s\", \"energy.total_j\"]";
             let refusal = wanted("at least one metric to minimise or maximise", example);
-            self.report(objectives_at.unwrap_or(self.text.len()), "objectives", refusal);
+            self.report(objectives_at.unwrap_or(end), "objectives", refusal);
         }
         let points = space.axes.iter().fold(1u128, |n, a| n.saturating_mul(a.values.len().max(1) as u128));
         if points > MAX_POINTS {

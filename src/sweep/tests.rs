@@ -1,9 +1,9 @@
 //! The machinery of a sweep around a stand-in for the simulator: failures, panics, stops, damaged results.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::ThreadPoolBuilder;
 use reports::RunRecord;
@@ -17,7 +17,7 @@ use super::{RESULTS, claim};
 use crate::error::CliError;
 use crate::session::{self, RunRequest};
 
-/// Six points, of which 0 and 2 are the same design, 4 cannot be resolved and 5 is out of memory.
+/// Six points, of which 0 and 2 are the same design and 3 to 5 ask for more cores than there can be.
 const SPACE: &str = "\
 [base]
 soc = \"tiny\"
@@ -39,8 +39,17 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-fn simulate(request: &RunRequest, progress: &mut dyn FnMut(u64)) -> Result<RunRecord, CliError> {
-    Ok(session::run(request, progress)?.record)
+/// The real simulator, but each design is only simulated for the first of all tests.
+fn simulate(request: &RunRequest, _: &mut dyn FnMut(u64)) -> Result<RunRecord, CliError> {
+    static KNOWN: Mutex<BTreeMap<(String, u64), RunRecord>> = Mutex::new(BTreeMap::new());
+    let name = (request.soc.hash(), request.seed);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(record) = known.get(&name) {
+        return Ok(record.clone());
+    }
+    let record = session::run(request, &mut |_| {})?.record;
+    known.insert(name, record.clone());
+    Ok(record)
 }
 
 fn sweep(
