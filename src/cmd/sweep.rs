@@ -17,7 +17,7 @@ use crate::sweep::progress::{Progress, log};
 use crate::sweep::runner::Runner;
 use crate::sweep::space::Space;
 use crate::sweep::table::Table;
-use crate::sweep::{RESULTS, claim, write};
+use crate::sweep::{RESULTS, build, claim, write};
 
 /// Exit code of an interrupted sweep.
 const INTERRUPTED: i32 = 75;
@@ -26,11 +26,9 @@ const NAMED: usize = 5;
 
 /// Options of `presil sweep`.
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Finished points are kept in DIR/results and not run again; a killed or interrupted sweep goes \
-                        on where it was. Writes points.csv, pareto.csv, scatter.svg and sweep.json.\n\nExample: \
-                        presil sweep space.toml -o sweep-1 --jobs 2"
-)]
+#[command(after_help = "Finished points are kept in DIR/results and not run again; a killed or interrupted sweep goes \
+                        on where it was. Another build of presil makes them again. Writes points.csv, pareto.csv, \
+                        scatter.svg and sweep.json.\n\nExample: presil sweep space.toml -o sweep-1 --jobs 2")]
 pub struct Args {
     /// What to vary and what for (TOML; `presil schema sweep` describes it)
     #[arg(value_name = "SPACE.toml")]
@@ -58,7 +56,10 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
         .build()
         .map_err(|e| CliError::input(format!("--jobs: {jobs} threads cannot be started: {e}")))?;
     let plan = pool.install(|| Plan::new(&space))?;
-    let _claimed = claim(&args.output)?;
+    let (_claimed, removed) = claim(&args.output, build().as_deref())?;
+    if removed > 0 {
+        log(&format!("{removed} results of another build of presil are made again"));
+    }
     let stop = stop_on_signals()?;
     let results = args.output.join(RESULTS);
     let runner = Runner {

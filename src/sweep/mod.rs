@@ -27,11 +27,23 @@ use table::Table;
 /// Folder of results below the folder of the sweep.
 pub const RESULTS: &str = "results";
 
-/// Makes the folder of a sweep and keeps other sweeps out of it for as long as the returned file is open.
+/// File below it that names the build of presil all results are of.
+const BUILD: &str = "build";
+
+/// The build of presil that is running, by the content of its executable: a changed model gives other results under
+/// the same version. None if it cannot be read, which equals no build.
+#[must_use]
+pub fn build() -> Option<String> {
+    let executable = std::env::current_exe().and_then(fs::read).ok()?;
+    Some(blake3::hash(&executable).to_hex().to_string())
+}
+
+/// Makes the folder of a sweep, keeps other sweeps out of it for as long as the returned file is open, and removes
+/// results that are not this build's. Also returned is how many those were.
 ///
 /// # Errors
 /// If it cannot be made or another sweep is at work in it.
-pub fn claim(folder: &Path) -> Result<File, CliError> {
+pub fn claim(folder: &Path, build: Option<&str>) -> Result<(File, usize), CliError> {
     let results = folder.join(RESULTS);
     let refused = |path: &Path, e: &dyn std::fmt::Display| {
         CliError::input(format!("--output: {} cannot be written: {e}", path.display()))
@@ -45,14 +57,26 @@ pub fn claim(folder: &Path) -> Result<File, CliError> {
         }
         TryLockError::Error(e) => refused(&path, &e),
     })?;
-    // What a killed sweep was writing; nobody else is.
+    let stamp = results.join(BUILD);
+    let ours = build.is_some_and(|build| fs::read_to_string(&stamp).is_ok_and(|known| known == build));
+    let mut removed = 0;
     for entry in fs::read_dir(&results).map_err(|e| refused(&results, &e))?.flatten() {
-        if entry.path().extension().is_some_and(|e| e == "tmp") {
-            // It may stay: no reader takes it for a result.
-            let _ = fs::remove_file(entry.path());
+        let path = entry.path();
+        match path.extension().and_then(|e| e.to_str()) {
+            // What a killed sweep was writing; nobody else is. It may stay: no reader takes it for a result.
+            Some("tmp") => drop(fs::remove_file(&path)),
+            Some("json") if !ours => {
+                fs::remove_file(&path).map_err(|e| refused(&path, &e))?;
+                removed += 1;
+            }
+            _ => {}
         }
     }
-    Ok(lock)
+    // Last: until it is there, whatever is found is another build's.
+    if !ours {
+        atomic(&stamp, build.unwrap_or_default()).map_err(|e| CliError::input(e.to_string()))?;
+    }
+    Ok((lock, removed))
 }
 
 /// Writes the files of a finished sweep and returns how many.

@@ -59,7 +59,7 @@ fn sweep(
     simulate: super::runner::Simulate<'_>,
     stop: &AtomicBool,
 ) -> Result<(Vec<Outcome>, Tally), CliError> {
-    let _claimed = claim(folder)?;
+    let (_claimed, _) = claim(folder, Some("this build"))?;
     let results = folder.join(RESULTS);
     let runner = Runner { plan, results: &results, simulate, stop };
     let pool = ThreadPoolBuilder::new().num_threads(jobs).build().expect("threads");
@@ -186,8 +186,14 @@ fn damaged_and_foreign_results_are_made_again() {
     assert_eq!(redone(b"\xff\xfe"), 1, "not text");
     let names: BTreeSet<_> =
         std::fs::read_dir(folder.join(RESULTS)).expect("a folder").flatten().map(|e| e.path()).collect();
-    assert_eq!(names, (0..4).map(path).collect(), "nothing else is left behind");
-    let _claimed = claim(&folder).expect("nobody has it");
-    assert!(claim(&folder).is_err_and(|e| e.code() == 3));
+    let stamp = std::iter::once(folder.join(RESULTS).join("build"));
+    assert_eq!(names, (0..4).map(path).chain(stamp).collect(), "nothing else is left behind");
+    let claimed = claim(&folder, Some("this build")).expect("nobody has it");
+    assert_eq!(claimed.1, 0, "its own results stay");
+    assert!(claim(&folder, Some("this build")).is_err_and(|e| e.code() == 3));
+    drop(claimed);
+    assert_eq!(claim(&folder, Some("another build")).expect("nobody has it").1, 4);
+    assert_eq!(sweep(&plan, &folder, 1, &simulate, &never).expect("a sweep").1, Tally { reused: 0, ran: 4 });
+    assert_eq!(claim(&folder, None).expect("nobody has it").1, 4, "an unknown build is nobody's");
     std::fs::remove_dir_all(&folder).expect("a folder of ours");
 }
