@@ -26,9 +26,11 @@ const NAMED: usize = 5;
 
 /// Options of `presil sweep`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Finished points are kept in DIR/results and not run again; a killed or interrupted sweep goes \
+#[command(
+    after_help = "Finished points are kept in DIR/results and not run again; a killed or interrupted sweep goes \
                         on where it was. Another build of presil makes them again. Writes points.csv, pareto.csv, \
-                        scatter.svg and sweep.json.\n\nExample: presil sweep space.toml -o sweep-1 --jobs 2")]
+                        scatter.svg and sweep.json.\n\nExample: presil sweep space.toml -o sweep-1 --jobs 2"
+)]
 pub struct Args {
     /// What to vary and what for (TOML; `presil schema sweep` describes it)
     #[arg(value_name = "SPACE.toml")]
