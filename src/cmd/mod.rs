@@ -17,6 +17,7 @@ pub mod npu;
 pub mod run;
 pub mod schema;
 pub mod show;
+pub mod sweep;
 
 /// What presil does.
 #[derive(Subcommand, Debug)]
@@ -29,6 +30,8 @@ pub enum Command {
     List(list::Args),
     /// Show something built in or a file, resolved, each value with its source
     Show(show::Args),
+    /// Run every point of a grid, and find the best
+    Sweep(sweep::Args),
     /// The NPU alone: matrix products, assembler, disassembler
     Npu(npu::Args),
     /// One memory channel alone: bandwidth, latency and energy of a stream or a trace
@@ -48,6 +51,7 @@ impl Command {
             Self::Exec(args) => exec::run(args, out),
             Self::List(args) => list::run(args, out),
             Self::Show(args) => show::run(args, out),
+            Self::Sweep(args) => sweep::run(args, out),
             Self::Npu(args) => npu::run(args, out),
             Self::Dram(args) => dram::run(args, out),
             Self::Schema(args) => schema::run(args, out),

@@ -7,6 +7,7 @@ use soc_model::config::soc_schema;
 
 use super::write_json;
 use crate::error::CliError;
+use crate::sweep::schema::space_schema;
 
 /// Options of `presil schema`.
 #[derive(clap::Args, Debug)]
@@ -24,6 +25,8 @@ pub struct Args {
 enum Kind {
     /// A SoC description
     Soc,
+    /// A sweep
+    Sweep,
 }
 
 /// Prints the schema.
@@ -33,5 +36,6 @@ enum Kind {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     match args.kind {
         Kind::Soc => write_json(out, &soc_schema()),
+        Kind::Sweep => write_json(out, &space_schema()),
     }
 }

@@ -72,6 +72,14 @@ pub fn run(request: &RunRequest, progress: &mut dyn FnMut(u64)) -> Result<RunOut
     Ok(RunOutcome { record, host })
 }
 
+/// SHA-256 of the firmware a request with this file would run.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn firmware_sha256(path: Option<&Path>) -> Result<String, CliError> {
+    Ok(facts::sha256(&firmware(path)?.elf))
+}
+
 fn build_error(e: BuildError) -> CliError {
     CliError::input(e.to_string())
 }
