@@ -8,8 +8,12 @@ use clap::Subcommand;
 
 use crate::error::CliError;
 
+pub mod diff;
+pub mod docs;
+pub mod isa;
 pub mod list;
 pub mod npu;
+pub mod report;
 pub mod run;
 pub mod schema;
 pub mod show;
@@ -27,6 +31,16 @@ pub enum Command {
     Npu(npu::Args),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Args),
+    /// Write one self-contained page of a run
+    Report(report::Args),
+    /// Hold a run against another: exit code 1 if it got worse
+    Diff(diff::Args),
+    /// The contract of software and silicon, for other tool chains
+    Isa(isa::Args),
+    /// Write manual pages
+    Docs(docs::Args),
+    /// Print shell completions
+    Completions(docs::CompletionArgs),
 }
 
 impl Command {
@@ -41,6 +55,11 @@ impl Command {
             Self::Show(args) => show::run(args, out),
             Self::Npu(args) => npu::run(args, out),
             Self::Schema(args) => schema::run(args, out),
+            Self::Report(args) => report::run(args, out),
+            Self::Diff(args) => diff::run(args, out),
+            Self::Isa(args) => isa::run(args, out),
+            Self::Docs(args) => docs::run(args, out),
+            Self::Completions(args) => docs::completions(args, out),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use clap::ValueEnum;
+use reports::diff::gate_schema;
 use soc_model::config::soc_schema;
 
 use super::write_json;
@@ -24,6 +25,8 @@ pub struct Args {
 enum Kind {
     /// A SoC description
     Soc,
+    /// What `presil diff` counts as worse
+    Gate,
 }
 
 /// Prints the schema.
@@ -33,5 +36,6 @@ enum Kind {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     match args.kind {
         Kind::Soc => write_json(out, &soc_schema()),
+        Kind::Gate => write_json(out, &gate_schema()),
     }
 }
