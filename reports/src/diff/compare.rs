@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::gate::{Gate, Tolerance};
 use crate::columns::{COLUMNS, Column, Direction};
 use crate::facts::Phase;
-use crate::record::{Op, RunRecord};
+use crate::record::RunRecord;
 
 /// Contributions kept per metric.
 const CONTRIBUTIONS: usize = 3;
@@ -160,47 +160,96 @@ fn judge(direction: Direction, base: f64, new: f64, allowed: f64) -> Verdict {
 /// What of an op adds up to a metric.
 struct Measure {
     phase: Option<Phase>,
-    unit: &'static str,
-    of: fn(&Op) -> f64,
+    quantity: Quantity,
     per_token: bool,
     /// The metric itself is this sum plus what lies outside the ops.
     sums: bool,
 }
 
+/// What is summed over ops.
+#[derive(Clone, Copy)]
+enum Quantity {
+    /// Time by which an op moved the end of the work before it.
+    Time,
+    Energy,
+    Bytes,
+}
+
+impl Quantity {
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::Time => "s",
+            Self::Energy => "J",
+            Self::Bytes => "B",
+        }
+    }
+}
+
 fn measure(path: &str) -> Option<Measure> {
-    let time: fn(&Op) -> f64 = |o| o.duration_s;
-    let energy: fn(&Op) -> f64 = |o| o.energy_j;
-    let bytes: fn(&Op) -> f64 = |o| o.dram_bytes as f64;
-    let m = |phase, unit, of, per_token, sums| Some(Measure { phase, unit, of, per_token, sums });
+    use Quantity::{Bytes, Energy, Time};
+    let m = |phase, quantity, per_token, sums| Some(Measure { phase, quantity, per_token, sums });
     match path {
-        "time.ttft_s" => m(Some(Phase::Prefill), "s", time, false, true),
-        "throughput.prefill_tok_per_s" => m(Some(Phase::Prefill), "s", time, false, false),
-        "time.tpot_mean_s" => m(Some(Phase::Decode), "s", time, true, true),
+        "time.ttft_s" => m(Some(Phase::Prefill), Time, false, true),
+        "throughput.prefill_tok_per_s" => m(Some(Phase::Prefill), Time, false, false),
+        "time.tpot_mean_s" => m(Some(Phase::Decode), Time, true, true),
         "time.tpot_p50_s" | "time.tpot_p99_s" | "throughput.decode_tok_per_s" => {
-            m(Some(Phase::Decode), "s", time, true, false)
+            m(Some(Phase::Decode), Time, true, false)
         }
-        "time.total_s" => m(None, "s", time, false, true),
-        "efficiency.effective_tops" | "efficiency.utilisation" => m(None, "s", time, false, false),
-        "energy.total_j" => m(None, "J", energy, false, true),
-        "energy.prefill_j" => m(Some(Phase::Prefill), "J", energy, false, true),
-        "energy.decode_j_per_token" => m(Some(Phase::Decode), "J", energy, true, true),
+        "time.total_s" => m(None, Time, false, true),
+        "efficiency.effective_tops" | "efficiency.utilisation" => m(None, Time, false, false),
+        "energy.total_j" => m(None, Energy, false, true),
+        "energy.prefill_j" => m(Some(Phase::Prefill), Energy, false, true),
+        "energy.decode_j_per_token" => m(Some(Phase::Decode), Energy, true, true),
         "power.mean_w" | "efficiency.tops_per_w.npu_rail" | "efficiency.tops_per_w.workload" => {
-            m(None, "J", energy, false, false)
+            m(None, Energy, false, false)
         }
-        "dram.read_bytes" | "dram.write_bytes" => m(None, "B", bytes, false, false),
-        "dram.decode_read_bytes_per_token" => m(Some(Phase::Decode), "B", bytes, true, false),
+        "dram.read_bytes" | "dram.write_bytes" => m(None, Bytes, false, false),
+        "dram.decode_read_bytes_per_token" => m(Some(Phase::Decode), Bytes, true, false),
         _ => None,
     }
 }
 
+/// Sums by `phase.kind`. Ops overlap, so an op is credited with the time by which it moved the end of all before it:
+/// then ops and the gaps between them add up to the time that passed.
 fn sums(run: &RunRecord, measure: &Measure) -> BTreeMap<String, f64> {
     let later = run.workload.decode_tokens.saturating_sub(1).max(1);
     let share = if measure.per_token { 1.0 / later as f64 } else { 1.0 };
     let mut sums = BTreeMap::new();
-    for op in run.ops.iter().filter(|o| measure.phase.is_none_or(|p| p == o.phase)) {
-        *sums.entry(format!("{}.{}", op.phase.word(), op.kind)).or_insert(0.0) += share * (measure.of)(op);
+    let mut frontier = 0.0f64;
+    for op in &run.ops {
+        let end = op.start_s + op.duration_s;
+        let moved = (end - frontier.max(op.start_s)).max(0.0);
+        frontier = frontier.max(end);
+        if measure.phase.is_some_and(|phase| phase != op.phase) {
+            continue;
+        }
+        let value = match measure.quantity {
+            Quantity::Time => moved,
+            Quantity::Energy => op.energy_j,
+            Quantity::Bytes => op.dram_bytes as f64,
+        };
+        *sums.entry(format!("{}.{}", op.phase.word(), op.kind)).or_insert(0.0) += share * value;
     }
     sums
+}
+
+/// Both sums side by side, what hardly moved left out, largest change first.
+fn largest(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, unit: &'static str) -> Vec<Contribution> {
+    let keys = before.keys().chain(after.keys().filter(|k| !before.contains_key(*k)));
+    let mut list: Vec<Contribution> = keys
+        .map(|key| Contribution {
+            what: key.clone(),
+            unit,
+            base: before.get(key).copied().unwrap_or(0.0),
+            new: after.get(key).copied().unwrap_or(0.0),
+        })
+        .collect();
+    // Differences far below the change of the whole are rounding, not causes.
+    let whole: f64 = list.iter().map(|c| (c.new - c.base).abs()).sum();
+    list.retain(|c| (c.new - c.base).abs() > whole * 1e-3);
+    list.sort_by(|a, b| (b.new - b.base).abs().total_cmp(&(a.new - a.base).abs()).then(a.what.cmp(&b.what)));
+    list.truncate(CONTRIBUTIONS);
+    list
 }
 
 fn contributions(
@@ -209,27 +258,19 @@ fn contributions(
     (new_run, new): (&RunRecord, f64),
 ) -> Vec<Contribution> {
     let Some(measure) = measure(column.path) else { return Vec::new() };
-    let (before, after) = (sums(base_run, &measure), sums(new_run, &measure));
-    let mut list: Vec<Contribution> = before
-        .keys()
-        .chain(after.keys().filter(|k| !before.contains_key(*k)))
-        .map(|key| Contribution {
-            what: key.clone(),
-            unit: measure.unit,
-            base: before.get(key).copied().unwrap_or(0.0),
-            new: after.get(key).copied().unwrap_or(0.0),
-        })
-        .collect();
+    let (mut before, mut after) = (sums(base_run, &measure), sums(new_run, &measure));
     if measure.sums {
         let outside = |metric: f64, sums: &BTreeMap<String, f64>| metric - sums.values().sum::<f64>();
-        let (base, new) = (outside(base, &before), outside(new, &after));
-        list.push(Contribution { what: OUTSIDE.to_owned(), unit: measure.unit, base, new });
+        before.insert(OUTSIDE.to_owned(), outside(base, &before));
+        after.insert(OUTSIDE.to_owned(), outside(new, &after));
     }
-    // Differences far below the change of the whole are rounding, not causes.
-    let whole: f64 = list.iter().map(|c| (c.new - c.base).abs()).sum();
-    list.retain(|c| (c.new - c.base).abs() > whole * 1e-3);
-    list.sort_by(|a, b| (b.new - b.base).abs().total_cmp(&(a.new - a.base).abs()).then(a.what.cmp(&b.what)));
-    list.truncate(CONTRIBUTIONS);
+    let mut list = largest(&before, &after, measure.quantity.unit());
+    if matches!(measure.quantity, Quantity::Energy) && measure.phase.is_none() {
+        let parts = |run: &RunRecord| -> BTreeMap<String, f64> {
+            run.energy.by_component.iter().map(|(k, v)| (format!("component {k}"), *v)).collect()
+        };
+        list.extend(largest(&parts(base_run), &parts(new_run), "J"));
+    }
     list
 }
 

@@ -55,11 +55,11 @@ fn explain(file: &Path, text: &str, error: &ReadError) -> LoadError {
         ReadError::Null { path } => line_of(text, path),
     };
     let message = match error {
-        ReadError::Json(e) => match e.line() {
-            0 => message,
-            _ => format!("column {}: {message}", e.column()),
-        },
-        _ => message,
+        ReadError::Schema { found, expected } if found == "null" => {
+            format!("schema: missing, expected \"{expected}\": not a run record")
+        }
+        // The place says it already.
+        _ => message.split(" at line ").next().unwrap_or_default().to_owned(),
     };
     let place = at.map_or_else(|| file.display().to_string(), |line| format!("{}:{line}", file.display()));
     let line = at.and_then(|line| text.lines().nth(line.saturating_sub(1))).map(shortened);

@@ -69,7 +69,9 @@ fn axes(frame: &Frame) -> String {
     while x <= frame.x.1 {
         let at = frame.x(10f64.powf(x));
         svg.push_str(&line("grid", (at, TOP), (at, BOTTOM)));
-        svg.push_str(&text(at, BOTTOM + 15.0, "middle", "soft", &decade(x)));
+        // The last label ends at the edge instead of leaving the picture.
+        let anchor = if x + 1.0 > frame.x.1 { "end" } else { "middle" };
+        svg.push_str(&text(at, BOTTOM + 15.0, anchor, "soft", &decade(x)));
         x += 1.0;
     }
     while y <= frame.y.1 {

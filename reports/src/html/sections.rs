@@ -26,7 +26,7 @@ const CARDS: &[&str] = &[
     "dram.bandwidth_gb_per_s",
 ];
 /// Single ops listed.
-const TOP_OPS: usize = 25;
+const TOP_OPS: usize = 15;
 /// Distinct colours of causes in the style sheet.
 const COLOURS: usize = 10;
 /// The cause that is nobody's fault.
@@ -65,12 +65,20 @@ pub(super) fn figures(r: &RunRecord) -> String {
         cards.push_str(&format!(
             "<div class=\"card\"><h3>{}</h3><p class=\"value\">{}</p><p>{} <i>{better}</i></p></div>\n",
             escape(c.name),
-            figure(value, c.unit),
+            with_small_unit(&figure(value, c.unit)),
             escape(c.description)
         ));
     }
     cards.push_str("</div>\n");
     section("figures", "Headline figures", "Counted from the prompt doorbell; boot is reported apart.", &cards)
+}
+
+/// A figure whose unit is set smaller than its number.
+fn with_small_unit(figure: &str) -> String {
+    match figure.split_once('\u{a0}') {
+        Some((number, unit)) => format!("{number}\u{a0}<small>{unit}</small>"),
+        None => figure.to_owned(),
+    }
 }
 
 pub(super) fn energy(r: &RunRecord) -> String {
@@ -79,7 +87,7 @@ pub(super) fn energy(r: &RunRecord) -> String {
     parts.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
     let widest = parts.first().map_or(0.0, |p| p.1);
     let mut rows = String::from("<div class=\"bars\">\n");
-    for (name, joules) in &parts {
+    for (name, joules) in parts.iter().filter(|p| p.1 > 0.0) {
         rows.push_str(&format!(
             "<div class=\"bar\"><span>{}</span><b><i style=\"width:{:.2}%\"></i></b><em>{}</em><em>{:.1} %</em></div>\n",
             escape(name),
@@ -94,7 +102,10 @@ pub(super) fn energy(r: &RunRecord) -> String {
         share(parts.iter().map(|p| p.1).sum(), total)
     ));
     let decode = r.energy.decode_j_per_token.map_or(String::new(), |j| format!(", then {} a token", figure(j, "J")));
-    let lead = format!("{} until the first token{decode}. Components sum to the total.", figure(r.energy.prefill_j, "J"));
+    let idle: Vec<String> = parts.iter().filter(|p| p.1 <= 0.0).map(|p| escape(p.0)).collect();
+    let idle = if idle.is_empty() { String::new() } else { format!(" Nothing went into {}.", idle.join(", ")) };
+    let prefill = figure(r.energy.prefill_j, "J");
+    let lead = format!("{prefill} until the first token{decode}. Components sum to the total.{idle}");
     section("energy", "Energy ledger", &lead, &rows)
 }
 
