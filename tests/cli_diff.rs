@@ -63,7 +63,19 @@ fn a_run_is_no_worse_than_itself() {
 fn half_the_memory_speed_names_metrics_and_ops() {
     let run = |name: &str, sets: &[&str]| {
         let folder = path(name);
-        let fixed = ["run", "--soc", "tiny", "--model", "qwen2.5-1.5b", "--prefill", "4", "--decode", "2", "-o", &folder];
+        let fixed = [
+            "run",
+            "--soc",
+            "tiny",
+            "--model",
+            "qwen2.5-1.5b",
+            "--prefill",
+            "4",
+            "--decode",
+            "2",
+            "-o",
+            &folder,
+        ];
         let ran = presil(&[&fixed[..], sets].concat());
         assert_eq!(ran.code, 0, "{}", ran.err);
         folder
@@ -79,11 +91,18 @@ fn half_the_memory_speed_names_metrics_and_ops() {
     let tpot = metrics.iter().find(|m| m["path"] == "time.tpot_mean_s").expect("a headline");
     let from = tpot["contributions"].as_array().expect("contributions");
     // Memory-bound decode: the widest matrices lose most, and no op gets its time back.
-    assert!(from.iter().any(|c| c["what"] == "decode.gate_up" && c["change"].as_f64() > Some(0.0)), "{from:?}");
+    assert!(
+        from.iter().any(|c| c["what"] == "decode.gate_up" && c["change"].as_f64() > Some(0.0)),
+        "{from:?}"
+    );
     let moved: f64 = from.iter().filter_map(|c| c["change"].as_f64()).sum();
     let whole = tpot["change"].as_f64().expect("a number");
     assert!(moved > 0.5 * whole && moved < 1.001 * whole, "{moved} of {whole} explained");
-    assert!(document["notes"].to_string().contains("frequency_scale_permille: 1000 -> 500"), "{}", document["notes"]);
+    assert!(
+        document["notes"].to_string().contains("frequency_scale_permille: 1000 -> 500"),
+        "{}",
+        document["notes"]
+    );
 
     let regressed = document["regressed"].as_array().expect("paths").len();
     let (markdown, junit) = (std::fs::read_to_string(markdown), std::fs::read_to_string(junit));
@@ -130,7 +149,8 @@ fn what_is_no_record_is_an_error_with_a_place() {
     refused(&null, &["diff-null.json", &at, "time.ttft_s is null"]);
     let word = changed("word.json", |r| r["time"]["ttft_s"] = json!("fast"));
     refused(&word, &["diff-word.json", &at, "expected f64"]);
-    let missing = changed("missing.json", |r| drop(r["time"].as_object_mut().expect("a map").remove("ttft_s")));
+    let missing =
+        changed("missing.json", |r| drop(r["time"].as_object_mut().expect("a map").remove("ttft_s")));
     refused(&missing, &["diff-missing.json:", "missing field `ttft_s`"]);
     let optional =
         changed("optional.json", |r| drop(r["time"].as_object_mut().expect("a map").remove("tpot_mean_s")));
@@ -146,7 +166,8 @@ fn what_is_no_record_is_an_error_with_a_place() {
 
 #[test]
 fn a_wrong_gate_is_an_error_with_a_place() {
-    let gate = file("typo.toml", "[default]\nrelative = 0.02\n\n[metric.\"time.ttft\"]\nrelative = \"1 %\"\n");
+    let gate =
+        file("typo.toml", "[default]\nrelative = 0.02\n\n[metric.\"time.ttft\"]\nrelative = \"1 %\"\n");
     let ran = diff(BASE, &["--gate", &gate]);
     assert_eq!(ran.code, 3);
     assert!(ran.err.contains("typo.toml:4: metric.\"time.ttft\": no such metric"), "{}", ran.err);

@@ -71,7 +71,9 @@ fn what_is_no_record_makes_no_page() {
 /// A C program that sets every field of a GEMM word to a value of its own and prints the four lanes.
 fn program() -> (String, Word) {
     let (mut text, mut word) = (String::new(), Word::default());
-    text.push_str("#include <stdio.h>\n#include \"presil_npu.h\"\nint main(void)\n{\n    presil_word w = {{0}};\n");
+    text.push_str(
+        "#include <stdio.h>\n#include \"presil_npu.h\"\nint main(void)\n{\n    presil_word w = {{0}};\n",
+    );
     for (layout, fields) in [("HDR", Header::FIELDS), ("GEMM", Gemm::FIELDS)] {
         for (i, field) in fields.iter().enumerate() {
             let value = (0x9e37_79b9 * (i as u64 + 1)) & ((1u64 << field.width) - 1);
@@ -104,7 +106,9 @@ fn the_c_header_encodes_as_the_tables_do() {
     std::fs::write(file("main.c"), text).expect("a file");
     let flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-o"];
     // Machines without a C compiler have checked the text above.
-    let Ok(compiled) = Command::new("cc").args(flags).args([file("main"), file("main.c")]).output() else { return };
+    let Ok(compiled) = Command::new("cc").args(flags).args([file("main"), file("main.c")]).output() else {
+        return;
+    };
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     let ran = Command::new(file("main")).output().expect("the program starts");
     assert!(ran.status.success(), "a field does not read back");
@@ -122,7 +126,10 @@ fn manual_and_completions_cover_every_command() {
     }
     for shell in ["bash", "zsh", "fish"] {
         let script = out(&["completions", shell]);
-        for word in ["diff", "report", "--gate", "--memory-model", "memory-model"].iter().filter(|w| shell != "fish" || !w.starts_with("--")) {
+        for word in ["diff", "report", "--gate", "--memory-model", "memory-model"]
+            .iter()
+            .filter(|w| shell != "fish" || !w.starts_with("--"))
+        {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }

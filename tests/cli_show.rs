@@ -30,7 +30,10 @@ fn lists_hold_what_is_built_in() {
     lpddr5x-8533
     lpddr5x-9600
     ");
-    assert_eq!(json(&["list", "quants", "--json"]), serde_json::json!(["w4a16-g128", "w8a8", "w8a16", "fp16"]));
+    assert_eq!(
+        json(&["list", "quants", "--json"]),
+        serde_json::json!(["w4a16-g128", "w8a8", "w8a16", "fp16"])
+    );
     assert_eq!(json(&["list", "energy", "--json"]), serde_json::json!(["n3e"]));
 }
 

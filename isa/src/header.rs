@@ -197,7 +197,11 @@ fn mmio(t: &mut Text) {
     }
     t.define("REG_REGION_BASE(i)", "(PRESIL_REG_REGION0 + UINT64_C(16) * (i))", "");
     t.define("REG_REGION_LIMIT(i)", "(PRESIL_REG_REGION_BASE(i) + UINT64_C(8))", "");
-    t.number("COMPLETION_BYTES", registers::COMPLETION_BYTES, "command index, tag, time stamp, status; 8 bytes each");
+    t.number(
+        "COMPLETION_BYTES",
+        registers::COMPLETION_BYTES,
+        "command index, tag, time stamp, status; 8 bytes each",
+    );
     t.title("Mailbox registers, byte offsets");
     for (name, offset, text) in MAILBOX {
         t.number(&alloc::format!("MAILBOX_{name}"), offset, text);
@@ -278,7 +282,12 @@ pub fn linker() -> String {
     t.line(&alloc::format!("  DRAM (rwx) : ORIGIN = {:#x}, LENGTH = 4M", map::DRAM_BASE));
     t.line("}\n");
     for w in map::TABLE {
-        t.line(&alloc::format!("PROVIDE(presil_{} = {:#x}); /* {} */", w.name.to_ascii_lowercase(), w.base, w.text));
+        t.line(&alloc::format!(
+            "PROVIDE(presil_{} = {:#x}); /* {} */",
+            w.name.to_ascii_lowercase(),
+            w.base,
+            w.text
+        ));
     }
     t.line(&alloc::format!("PROVIDE(presil_npu_stride = {:#x});", map::NPU_STRIDE));
     t.line(&alloc::format!("PROVIDE(presil_dram = {:#x});", map::DRAM_BASE));

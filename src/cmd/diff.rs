@@ -12,7 +12,9 @@ use crate::error::CliError;
 
 /// Options of `presil diff`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example: presil diff baselines/tiny-qwen2.5-1.5b.json new/run.json --gate baselines/gate.toml")]
+#[command(
+    after_help = "Example: presil diff baselines/tiny-qwen2.5-1.5b.json new/run.json --gate baselines/gate.toml"
+)]
 pub struct Args {
     /// Run record (or a run's folder) that sets the standard
     #[arg(value_name = "BASE.json")]

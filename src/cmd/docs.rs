@@ -63,7 +63,8 @@ fn pages(command: &clap::Command, folder: &Path, name: &str) -> Result<usize, Cl
     let mut text = Vec::new();
     clap_mangen::Man::new(command.clone()).title(name.to_uppercase()).render(&mut text)?;
     let text = String::from_utf8(text).map_err(|e| CliError::input(e.to_string()))?;
-    reports::write::atomic(&folder.join(format!("{name}.1")), &text).map_err(|e| CliError::input(e.to_string()))?;
+    reports::write::atomic(&folder.join(format!("{name}.1")), &text)
+        .map_err(|e| CliError::input(e.to_string()))?;
     let mut count = 1;
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
         count += pages(sub, folder, &format!("{name}-{}", sub.get_name()))?;

@@ -234,7 +234,11 @@ fn sums(run: &RunRecord, measure: &Measure) -> BTreeMap<String, f64> {
 }
 
 /// Both sums side by side, what hardly moved left out, largest change first.
-fn largest(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, unit: &'static str) -> Vec<Contribution> {
+fn largest(
+    before: &BTreeMap<String, f64>,
+    after: &BTreeMap<String, f64>,
+    unit: &'static str,
+) -> Vec<Contribution> {
     let keys = before.keys().chain(after.keys().filter(|k| !before.contains_key(*k)));
     let mut list: Vec<Contribution> = keys
         .map(|key| Contribution {

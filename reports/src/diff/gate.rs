@@ -153,7 +153,13 @@ impl Reader<'_> {
             match name {
                 "relative" => tolerance.relative = self.limit(&format!("{path}.relative"), value),
                 "absolute" => tolerance.absolute = self.limit(&format!("{path}.absolute"), value),
-                _ => self.unknown(&key.span(), &format!("{path}.{name}"), "key", name, &["relative", "absolute"]),
+                _ => self.unknown(
+                    &key.span(),
+                    &format!("{path}.{name}"),
+                    "key",
+                    name,
+                    &["relative", "absolute"],
+                ),
             }
         }
         tolerance

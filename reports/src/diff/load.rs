@@ -38,8 +38,9 @@ pub fn load(path: &Path) -> Result<(RunRecord, PathBuf), LoadError> {
     let file = if path.is_dir() { path.join("run.json") } else { path.to_owned() };
     let fail = |message: String| LoadError { place: file.display().to_string(), message, line: None };
     let bytes = fs::read(&file).map_err(|e| fail(format!("cannot be read: {e}")))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|e| fail(format!("offset {}: not UTF-8 text, so not a run record", e.utf8_error().valid_up_to())))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        fail(format!("offset {}: not UTF-8 text, so not a run record", e.utf8_error().valid_up_to()))
+    })?;
     let record = RunRecord::from_json(&text).map_err(|error| explain(&file, &text, &error))?;
     Ok((record, file))
 }
@@ -49,7 +50,9 @@ fn explain(file: &Path, text: &str, error: &ReadError) -> LoadError {
     let message = error.to_string();
     let at = match error {
         // Struct errors found in the parsed document carry no line; the same text read as a record has one.
-        ReadError::Json(e) if e.line() == 0 => serde_json::from_str::<RunRecord>(text).err().map(|e| e.line()),
+        ReadError::Json(e) if e.line() == 0 => {
+            serde_json::from_str::<RunRecord>(text).err().map(|e| e.line())
+        }
         ReadError::Json(e) => Some(e.line()),
         ReadError::Schema { .. } => line_of(text, "schema"),
         ReadError::Null { path } => line_of(text, path),
@@ -69,7 +72,11 @@ fn explain(file: &Path, text: &str, error: &ReadError) -> LoadError {
 /// At most 100 characters of a line.
 fn shortened(line: &str) -> String {
     let line = line.trim();
-    if line.chars().count() <= 100 { line.to_owned() } else { line.chars().take(99).collect::<String>() + "…" }
+    if line.chars().count() <= 100 {
+        line.to_owned()
+    } else {
+        line.chars().take(99).collect::<String>() + "…"
+    }
 }
 
 /// Line of the value at a path such as `time.ttft_s` or `ops[3].energy_j` in valid JSON.

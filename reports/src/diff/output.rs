@@ -56,10 +56,8 @@ fn notes(diff: &Diff) -> Vec<String> {
 /// The regressed metrics in one line: path and name of each.
 #[must_use]
 pub fn regressions(diff: &Diff) -> String {
-    let names: Vec<String> = diff
-        .regressed()
-        .map(|c| format!("{} ({}) {}", c.column.path, c.column.name, percent(c)))
-        .collect();
+    let names: Vec<String> =
+        diff.regressed().map(|c| format!("{} ({}) {}", c.column.path, c.column.name, percent(c))).collect();
     format!("{} of {} metrics regressed: {}", names.len(), diff.changes.len(), names.join(", "))
 }
 

@@ -43,7 +43,7 @@ impl Frame {
 
 fn text(x: f64, y: f64, anchor: &str, class: &str, body: &str) -> String {
     format!(
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" class=\"{class}\" font-size=\"11\">{}</text>\n",
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" class=\"{class}\" font-size=\"12\">{}</text>\n",
         escape(body)
     )
 }
@@ -87,7 +87,7 @@ fn axes(frame: &Frame) -> String {
     let centre = f64::midpoint(TOP, BOTTOM);
     svg.push_str(&format!(
         "<text transform=\"translate(11 {centre:.1}) rotate(-90)\" text-anchor=\"middle\" class=\"soft\" \
-         font-size=\"11\">useful TOPS</text>\n"
+         font-size=\"12\">useful TOPS</text>\n"
     ));
     svg
 }

@@ -59,7 +59,9 @@ fn escape(text: &str) -> String {
 fn figure(value: f64, unit: &str) -> String {
     let text = quantity(value, unit);
     match text.split_once(' ') {
-        Some((number, rest)) if number.parse::<f64>().is_ok() && !rest.starts_with(|c: char| c.is_ascii_digit()) => {
+        Some((number, rest))
+            if number.parse::<f64>().is_ok() && !rest.starts_with(|c: char| c.is_ascii_digit()) =>
+        {
             let rest = rest.strip_prefix('u').map_or(rest.to_owned(), |r| format!("µ{r}"));
             format!("{number}\u{a0}{}", rest.replace("mm2", "mm²").replace("tokens/s", "tok/s"))
         }

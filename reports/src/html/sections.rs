@@ -50,7 +50,10 @@ pub(super) fn header(r: &RunRecord) -> String {
         w.decode_tokens,
         w.seed,
         r.validity.band_percent,
-        escape(&format!("is how far headline figures may be from silicon. Basis: {}.", r.validity.basis.trim_end_matches('.'))),
+        escape(&format!(
+            "is how far headline figures may be from silicon. Basis: {}.",
+            r.validity.basis.trim_end_matches('.')
+        )),
     )
 }
 
@@ -70,7 +73,12 @@ pub(super) fn figures(r: &RunRecord) -> String {
         ));
     }
     cards.push_str("</div>\n");
-    section("figures", "Headline figures", "Counted from the prompt doorbell; boot is reported apart.", &cards)
+    section(
+        "figures",
+        "Headline figures",
+        "Counted from the prompt doorbell; boot is reported apart.",
+        &cards,
+    )
 }
 
 /// A figure whose unit is set smaller than its number.
@@ -101,9 +109,11 @@ pub(super) fn energy(r: &RunRecord) -> String {
         figure(total, "J"),
         share(parts.iter().map(|p| p.1).sum(), total)
     ));
-    let decode = r.energy.decode_j_per_token.map_or(String::new(), |j| format!(", then {} a token", figure(j, "J")));
+    let decode =
+        r.energy.decode_j_per_token.map_or(String::new(), |j| format!(", then {} a token", figure(j, "J")));
     let idle: Vec<String> = parts.iter().filter(|p| p.1 <= 0.0).map(|p| escape(p.0)).collect();
-    let idle = if idle.is_empty() { String::new() } else { format!(" Nothing went into {}.", idle.join(", ")) };
+    let idle =
+        if idle.is_empty() { String::new() } else { format!(" Nothing went into {}.", idle.join(", ")) };
     let prefill = figure(r.energy.prefill_j, "J");
     let lead = format!("{prefill} until the first token{decode}. Components sum to the total.{idle}");
     section("energy", "Energy ledger", &lead, &rows)
@@ -129,7 +139,8 @@ fn stacked(name: &str, causes: &Causes, colours: &BTreeMap<&str, usize>) -> Stri
     let total = causes.get(TOTAL).copied().unwrap_or(0) as f64;
     let mut parts: Vec<(&String, u64)> =
         causes.iter().filter(|(k, n)| *k != TOTAL && **n > 0).map(|(k, n)| (k, *n)).collect();
-    let rank = |cause: &String| (!WORK_CAUSES.contains(&cause.as_str()), colours.get(cause.as_str()).copied());
+    let rank =
+        |cause: &String| (!WORK_CAUSES.contains(&cause.as_str()), colours.get(cause.as_str()).copied());
     parts.sort_by_key(|p| rank(p.0));
     let work: u64 = parts.iter().filter(|p| WORK_CAUSES.contains(&p.0.as_str())).map(|p| p.1).sum();
     let pieces: String = parts
@@ -137,7 +148,10 @@ fn stacked(name: &str, causes: &Causes, colours: &BTreeMap<&str, usize>) -> Stri
         .map(|(cause, n)| {
             let colour = colours.get(cause.as_str()).copied().unwrap_or(COLOURS - 2);
             let part = share(*n as f64, total);
-            format!("<i class=\"c{colour}\" style=\"width:{part:.3}%\" title=\"{} {part:.2} %\"></i>", escape(cause))
+            format!(
+                "<i class=\"c{colour}\" style=\"width:{part:.3}%\" title=\"{} {part:.2} %\"></i>",
+                escape(cause)
+            )
         })
         .collect();
     format!(
@@ -169,9 +183,14 @@ pub(super) fn cycles(r: &RunRecord) -> String {
     let colour = |i: usize, cause: &str| if cause == IDLE { COLOURS - 1 } else { i.min(COLOURS - 2) };
     let colours: BTreeMap<&str, usize> =
         order.iter().enumerate().map(|(i, (cause, _))| (*cause, colour(i, cause))).collect();
-    let legend: String = order
+    // Causes that share a colour share an entry.
+    let mut entries: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for (cause, _) in &order {
+        entries.entry(colours[cause]).or_default().push(escape(cause));
+    }
+    let legend: String = entries
         .iter()
-        .map(|(cause, _)| format!("<li><i class=\"c{}\"></i>{}</li>", colours[cause], escape(cause)))
+        .map(|(colour, names)| format!("<li><i class=\"c{colour}\"></i>{}</li>", names.join(", ")))
         .collect();
     let rows: String = kinds.iter().map(|(kind, causes)| stacked(kind, causes, &colours)).collect();
     let each: String = r.cycles.iter().map(|(engine, causes)| stacked(engine, causes, &colours)).collect();
@@ -181,7 +200,10 @@ pub(super) fn cycles(r: &RunRecord) -> String {
         for (cause, n) in causes.iter().filter(|(c, n)| *c != TOTAL && **n > 0) {
             let (n, part) = (*n as f64, share(*n as f64, total));
             let cells = format!("<td>{}<td>{}", escape(engine), escape(cause));
-            table.push_str(&format!("<tr>{cells}<td class=\"n\" data-v=\"{n}\">{}<td class=\"n\">{part:.2}\n", figure(n, "")));
+            table.push_str(&format!(
+                "<tr>{cells}<td class=\"n\" data-v=\"{n}\">{}<td class=\"n\">{part:.2}\n",
+                figure(n, "")
+            ));
         }
     }
     let body = format!(
@@ -305,7 +327,8 @@ pub(super) fn configuration(r: &RunRecord) -> String {
         }
     }
     // Single values read better together than each behind its own fold.
-    let (single, tables): (Vec<_>, Vec<_>) = groups.into_iter().partition(|g| g.1.matches("<tr>").count() == 1);
+    let (single, tables): (Vec<_>, Vec<_>) =
+        groups.into_iter().partition(|g| g.1.matches("<tr>").count() == 1);
     let table = |rows: &str| format!("<div class=\"scroll\"><table><tbody>\n{rows}</tbody></table></div>");
     let mut body = table(&single.iter().map(|g| g.1.as_str()).collect::<String>());
     for (name, rows) in tables {
