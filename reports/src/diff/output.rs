@@ -192,7 +192,10 @@ pub fn document(diff: &Diff, base: &str, new: &str) -> Value {
             let from: Vec<Value> = c
                 .contributions
                 .iter()
-                .map(|one| json!({ "what": one.what, "unit": one.unit, "base": one.base, "new": one.new, "change": one.new - one.base }))
+                .map(|one| {
+                    let change = one.new - one.base;
+                    json!({ "what": one.what, "unit": one.unit, "base": one.base, "new": one.new, "change": change })
+                })
                 .collect();
             let mut row = json!({
                 "path": c.column.path,
