@@ -20,6 +20,9 @@ fn lists_hold_what_is_built_in() {
     insta::assert_snapshot!(shown(&["list", "socs"]), @r"
     xring-o1
     snapdragon-8-gen3
+    snapdragon-8-elite
+    a18-pro
+    tensor-g4
     tiny
     ");
     insta::assert_snapshot!(shown(&["list", "standards"]), @r"
@@ -27,7 +30,10 @@ fn lists_hold_what_is_built_in() {
     lpddr5x-8533
     lpddr5x-9600
     ");
-    assert_eq!(json(&["list", "quants", "--json"]), serde_json::json!(["w4a16-g128", "w8a8", "fp16"]));
+    assert_eq!(
+        json(&["list", "quants", "--json"]),
+        serde_json::json!(["w4a16-g128", "w8a8", "w8a16", "fp16"])
+    );
     assert_eq!(json(&["list", "energy", "--json"]), serde_json::json!(["n3e"]));
 }
 

@@ -10,7 +10,7 @@ use traces::workload::{Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeSca
 
 /// Prompts and how many tokens follow each; the second turn finds the cache as the first left it.
 const TURNS: [(usize, usize); 2] = [(21, 12), (14, 5)];
-const SCHEMES: [&str; 3] = ["fp16", "w4a16-g128", "w8a8"];
+const SCHEMES: [&str; 4] = ["fp16", "w4a16-g128", "w8a8", "w8a16"];
 
 /// GQA, three panels of feed-forward in four, a vocabulary that no number of cores divides.
 fn model() -> ModelSpec {
@@ -236,7 +236,7 @@ proptest! {
     #[test]
     fn any_model_on_any_cluster(
         spec in specs(),
-        quant in 0usize..3,
+        quant in 0usize..SCHEMES.len(),
         cores in 1u32..=8,
         room in 0u64..=3,
         channels in 1u32..=3,

@@ -10,10 +10,14 @@ use clap::Subcommand;
 
 use crate::error::CliError;
 
+pub mod diff;
+pub mod docs;
 pub mod dram;
 pub mod exec;
+pub mod isa;
 pub mod list;
 pub mod npu;
+pub mod report;
 pub mod run;
 pub mod schema;
 pub mod show;
@@ -38,6 +42,16 @@ pub enum Command {
     Dram(dram::Args),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Args),
+    /// Write one self-contained page of a run
+    Report(report::Args),
+    /// Hold a run against another: exit code 1 if it got worse
+    Diff(diff::Args),
+    /// The contract of software and silicon, for other tool chains
+    Isa(isa::Args),
+    /// Write manual pages
+    Docs(docs::Args),
+    /// Print shell completions
+    Completions(docs::CompletionArgs),
 }
 
 impl Command {
@@ -55,6 +69,11 @@ impl Command {
             Self::Npu(args) => npu::run(args, out),
             Self::Dram(args) => dram::run(args, out),
             Self::Schema(args) => schema::run(args, out),
+            Self::Report(args) => report::run(args, out),
+            Self::Diff(args) => diff::run(args, out),
+            Self::Isa(args) => isa::run(args, out),
+            Self::Docs(args) => docs::run(args, out),
+            Self::Completions(args) => docs::completions(args, out),
         }
     }
 }

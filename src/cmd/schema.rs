@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use clap::ValueEnum;
+use reports::diff::gate_schema;
 use soc_model::config::soc_schema;
 
 use super::write_json;
@@ -27,6 +28,8 @@ enum Kind {
     Soc,
     /// A sweep
     Sweep,
+    /// What `presil diff` counts as worse
+    Gate,
 }
 
 /// Prints the schema.
@@ -37,5 +40,6 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     match args.kind {
         Kind::Soc => write_json(out, &soc_schema()),
         Kind::Sweep => write_json(out, &space_schema()),
+        Kind::Gate => write_json(out, &gate_schema()),
     }
 }

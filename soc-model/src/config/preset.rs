@@ -3,9 +3,12 @@
 use crate::dram::standard::STANDARDS;
 
 /// SoC presets by name.
-const SOCS: [(&str, &str); 3] = [
+const SOCS: [(&str, &str); 6] = [
     ("xring-o1", include_str!("../../presets/soc/xring-o1.toml")),
     ("snapdragon-8-gen3", include_str!("../../presets/soc/snapdragon-8-gen3.toml")),
+    ("snapdragon-8-elite", include_str!("../../presets/soc/snapdragon-8-elite.toml")),
+    ("a18-pro", include_str!("../../presets/soc/a18-pro.toml")),
+    ("tensor-g4", include_str!("../../presets/soc/tensor-g4.toml")),
     ("tiny", include_str!("../../presets/soc/tiny.toml")),
 ];
 
