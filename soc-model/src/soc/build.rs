@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::account::Account;
 use super::chip::{Chip, Ranks, World, bytes};
 use super::mailbox::Mailbox;
+use super::symbols::Symbols;
 use super::{Soc, devicetree};
 use crate::config::{self, SocConfig};
 use crate::cpu::devices::{Clint, Plic, Uart};
@@ -191,6 +192,7 @@ impl SocBuilder {
             doorbells: 0,
             lines_asked: [0; 2],
             runs: Vec::new(),
+            observer: None,
         };
         let mut harts = harts;
         for (i, h) in harts.iter_mut().enumerate() {
@@ -203,6 +205,7 @@ impl SocBuilder {
             harts,
             hart_names,
             progress: (0, 0),
+            symbols: Symbols::new(&self.firmware.elf),
         })
     }
 
