@@ -644,7 +644,11 @@ impl Cluster {
         let cycle = self.clock.at_or_after(now).get();
         let busy = |(i, t): (usize, &CoreTime)| {
             let m = &t.meter;
-            let pending = if self.cores.cores[i].has_work() { cycle.saturating_sub(m.position().max(t.woke)) } else { 0 };
+            let pending = if self.cores.cores[i].has_work() {
+                cycle.saturating_sub(m.position().max(t.woke))
+            } else {
+                0
+            };
             m.total() - m.spent()[Cause::Idle as usize] + pending
         };
         self.time.iter().enumerate().map(busy).sum()

@@ -13,6 +13,7 @@ pub mod npu;
 pub mod run;
 pub mod schema;
 pub mod show;
+pub mod trace;
 
 /// What presil does.
 #[derive(Subcommand, Debug)]
@@ -25,6 +26,8 @@ pub enum Command {
     Show(show::Args),
     /// The NPU alone: matrix products, assembler, disassembler
     Npu(npu::Args),
+    /// What is in a trace, what took the engines' time, what they waited for
+    Trace(trace::Args),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Args),
 }
@@ -40,6 +43,7 @@ impl Command {
             Self::List(args) => list::run(args, out),
             Self::Show(args) => show::run(args, out),
             Self::Npu(args) => npu::run(args, out),
+            Self::Trace(args) => trace::run(args, out),
             Self::Schema(args) => schema::run(args, out),
         }
     }

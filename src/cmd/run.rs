@@ -123,7 +123,8 @@ impl Args {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let request = args.request()?;
     let bar = progress_bar(u64::from(request.decode_tokens));
-    let outcome = session::run_traced(&request, &mut |tokens| bar.set_position(tokens), args.trace.as_deref())?;
+    let outcome =
+        session::run_traced(&request, &mut |tokens| bar.set_position(tokens), args.trace.as_deref())?;
     bar.finish_and_clear();
     let seconds = outcome.host.host_ns / 1_000_000;
     log(&format!("host: {seconds} ms, {} events", outcome.host.events));

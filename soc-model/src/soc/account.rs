@@ -296,7 +296,12 @@ impl Account {
     }
 
     /// Energy between two snapshots, by component.
-    pub(super) fn energy(&self, k: &Coefficients, from: &Snapshot, to: &Snapshot) -> BTreeMap<String, Energy> {
+    pub(super) fn energy(
+        &self,
+        k: &Coefficients,
+        from: &Snapshot,
+        to: &Snapshot,
+    ) -> BTreeMap<String, Energy> {
         let mut l = EnergyLedger::default();
         self.charge_npu(&mut l, k, from, to);
         self.charge_cpu(&mut l, k, from, to);

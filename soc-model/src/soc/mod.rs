@@ -197,12 +197,13 @@ impl Soc {
         }
         self.scheduled[hart] = None;
         let until = now + Time::from_ns(1000);
-        let before = (self.harts[hart].pc(), self.harts[hart].instructions());
+        let (pc, ran) = (self.harts[hart].pc(), self.harts[hart].instructions());
+        let slept = self.harts[hart].asleep();
         let stop = self.harts[hart].run(now, until, &mut self.world);
         if let Some(o) = &mut self.world.chip.observer
-            && self.harts[hart].instructions() != before.1
+            && !(slept && self.harts[hart].asleep() && self.harts[hart].instructions() == ran)
         {
-            o.hart_ran(&self.harts[hart], hart, now, before.0, &self.symbols);
+            o.hart_ran(&self.harts[hart], hart, now, pc, &self.symbols);
         }
         match stop {
             Stop::Wfi => {

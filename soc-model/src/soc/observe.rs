@@ -145,7 +145,8 @@ impl Observer {
         let job = l.spans("run", "job");
         let accounts = l.spans("run", "accounts");
         let tokens = l.counter("run", "tokens", "tokens", 0);
-        let lane = |h: &String, l: &mut Lanes| HartLane { track: l.spans("cpu", h), open: None, interrupts: 0 };
+        let lane =
+            |h: &String, l: &mut Lanes| HartLane { track: l.spans("cpu", h), open: None, interrupts: 0 };
         let harts = harts.iter().map(|h| lane(h, &mut l)).collect();
         let cores = (0..npu.cores.cores.len()).map(|i| {
             let group = format!("npu{i}");
@@ -207,7 +208,14 @@ impl Observer {
         self.probes.len() >= BATCH
     }
 
-    fn span(&mut self, track: Track, name: Name, (start, end): (Time, Time), flow: Flow, arguments: Arguments) {
+    fn span(
+        &mut self,
+        track: Track,
+        name: Name,
+        (start, end): (Time, Time),
+        flow: Flow,
+        arguments: Arguments,
+    ) {
         self.probes.push(Probe::Span { track, name, start, end, flow, arguments });
     }
 
@@ -223,7 +231,8 @@ impl Observer {
     /// Name of an operation: `layer12.qkv`, or the kind alone where it belongs to no layer.
     fn operation(&mut self, layer: u64, tag: u64) -> Name {
         let kind = OpKind::from_code(tag).unwrap_or(OpKind::None);
-        let row = if kind.per_layer() { usize::try_from(layer).unwrap_or(usize::MAX).saturating_add(1) } else { 0 };
+        let row =
+            if kind.per_layer() { usize::try_from(layer).unwrap_or(usize::MAX).saturating_add(1) } else { 0 };
         // Layers come from firmware: a number no model has is named, not remembered.
         if row > 4096 {
             return self.names.of(kind.name());
@@ -356,7 +365,9 @@ impl Observer {
         if span == 0 {
             return;
         }
-        let rate = |n: u64| u64::try_from(u128::from(n) * u128::from(FS_PER_S) / u128::from(span)).unwrap_or(u64::MAX);
+        let rate = |n: u64| {
+            u64::try_from(u128::from(n) * u128::from(FS_PER_S) / u128::from(span)).unwrap_or(u64::MAX)
+        };
         let c = self.counters.clone();
         let moved = |f: fn(&crate::dram::MemoryStats) -> u64| f(&s.dram) - f(&last.dram);
         let mut values = vec![
@@ -374,12 +385,15 @@ impl Observer {
             classes[class] += energy.get();
         }
         // Femtojoules a second are 1e-9 microwatts.
-        let microwatts = |fj: u64| {
-            u64::try_from(u128::from(fj) * 1_000_000 / u128::from(span)).unwrap_or(u64::MAX)
-        };
+        let microwatts =
+            |fj: u64| u64::try_from(u128::from(fj) * 1_000_000 / u128::from(span)).unwrap_or(u64::MAX);
         values.extend(c.power.iter().copied().zip(classes.map(microwatts)));
         values.push((c.total, microwatts(classes.iter().sum())));
-        self.probes.extend(values.into_iter().map(|(track, value)| Probe::Counter { track, at: last.at, value }));
+        self.probes.extend(values.into_iter().map(|(track, value)| Probe::Counter {
+            track,
+            at: last.at,
+            value,
+        }));
     }
 
     /// Time zero is now.

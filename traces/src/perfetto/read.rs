@@ -220,7 +220,11 @@ impl<R: Read> Reader<R> {
             let tag = self.buffer[0];
             if tag != PACKET_TAG {
                 let problem = format!("a trace packet begins with byte {PACKET_TAG:#04x}, found {tag:#04x}");
-                return Err(if self.header.is_none() { self.foreign(problem) } else { self.damaged(problem) });
+                return Err(if self.header.is_none() {
+                    self.foreign(problem)
+                } else {
+                    self.damaged(problem)
+                });
             }
             if self.footer.is_some() {
                 return Err(self.damaged("there are packets after the last one"));
@@ -249,7 +253,9 @@ impl<R: Read> Reader<R> {
             length |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 let fits = usize::try_from(length).ok().filter(|_| length <= LONGEST);
-                return fits.ok_or_else(|| self.damaged(format!("a packet of {length} bytes, at most {LONGEST} expected")));
+                return fits.ok_or_else(|| {
+                    self.damaged(format!("a packet of {length} bytes, at most {LONGEST} expected"))
+                });
             }
         }
         Err(self.damaged("a packet's length of more than five bytes"))
@@ -277,12 +283,13 @@ impl<R: Read> Reader<R> {
             self.groups.insert(uuid, process.process_name.unwrap_or_default());
             return Ok(None);
         }
-        let group = match t.parent_uuid {
-            Some(parent) => self.groups.get(&parent).cloned().ok_or_else(|| {
-                self.damaged(format!("a track of group {parent}, which was not declared"))
-            })?,
-            None => String::new(),
-        };
+        let group =
+            match t.parent_uuid {
+                Some(parent) => self.groups.get(&parent).cloned().ok_or_else(|| {
+                    self.damaged(format!("a track of group {parent}, which was not declared"))
+                })?,
+                None => String::new(),
+            };
         let number = self.tracks.len();
         if self.numbers.insert(uuid, number).is_some() {
             return Err(self.damaged(format!("track {uuid} is declared twice")));
@@ -307,9 +314,11 @@ impl<R: Read> Reader<R> {
         }
         let uuid = e.track_uuid.unwrap_or_default();
         let track = self.numbers.get(&uuid).copied();
-        let track = track.ok_or_else(|| self.damaged(format!("an event on track {uuid}, which was not declared")))?;
+        let track =
+            track.ok_or_else(|| self.damaged(format!("an event on track {uuid}, which was not declared")))?;
         if (e.r#type == Some(COUNTER)) != self.tracks[track].unit.is_some() {
-            return Err(self.damaged(format!("a value on track {}, or a slice on a counter", self.tracks[track].name)));
+            return Err(self
+                .damaged(format!("a value on track {}, or a slice on a counter", self.tracks[track].name)));
         }
         self.arguments.clear();
         for a in &e.debug_annotations {
@@ -321,7 +330,11 @@ impl<R: Read> Reader<R> {
         }
         let name = || {
             let n = e.name_iid.unwrap_or_default();
-            if named.is_some() { Ok(n) } else { Err(self.damaged(format!("event name {n} was not declared"))) }
+            if named.is_some() {
+                Ok(n)
+            } else {
+                Err(self.damaged(format!("event name {n} was not declared")))
+            }
         };
         Ok(Some(match e.r#type {
             Some(SLICE_BEGIN) => {
@@ -341,7 +354,11 @@ impl<R: Read> Reader<R> {
             Some(INSTANT) => Event::Instant { track, name: name()?, at },
             Some(COUNTER) => {
                 let value = e.double_counter_value.filter(|v| v.is_finite());
-                Event::Counter { track, at, value: value.ok_or_else(|| self.damaged("a counter without a value"))? }
+                Event::Counter {
+                    track,
+                    at,
+                    value: value.ok_or_else(|| self.damaged("a counter without a value"))?,
+                }
             }
             other => return Err(self.damaged(format!("event type {other:?} is none that presil writes"))),
         }))
@@ -349,10 +366,7 @@ impl<R: Read> Reader<R> {
 
     fn facts(&self, e: &TrackEvent) -> BTreeMap<String, String> {
         let key = |iid: Option<u64>| self.annotations.get(&iid.unwrap_or_default()).cloned();
-        e.debug_annotations
-            .iter()
-            .filter_map(|a| Some((key(a.name_iid)?, a.string_value.clone()?)))
-            .collect()
+        e.debug_annotations.iter().filter_map(|a| Some((key(a.name_iid)?, a.string_value.clone()?))).collect()
     }
 
     fn end(&mut self, e: &TrackEvent) -> Result<Option<Event>, TraceError> {

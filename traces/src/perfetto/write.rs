@@ -72,7 +72,8 @@ impl<W: Write> Writer<W> {
             packet: TracePacket { track_event: Some(TrackEvent::default()), ..TracePacket::default() },
             buffer: Vec::new(),
         };
-        let own = TrackDescriptor { uuid: Some(OWN_TRACK), name: Some("presil".to_owned()), ..Default::default() };
+        let own =
+            TrackDescriptor { uuid: Some(OWN_TRACK), name: Some("presil".to_owned()), ..Default::default() };
         w.write(&TracePacket {
             trusted_packet_sequence_id: Some(SEQUENCE),
             sequence_flags: Some(STATE_CLEARED),
@@ -212,7 +213,11 @@ impl<W: Write> Writer<W> {
         self.groups.push((name.to_owned(), uuid));
         let pid = i32::try_from(self.groups.len()).ok();
         let process = ProcessDescriptor { pid, process_name: Some(name.to_owned()) };
-        self.describe(TrackDescriptor { uuid: Some(uuid), process: Some(process), ..TrackDescriptor::default() });
+        self.describe(TrackDescriptor {
+            uuid: Some(uuid),
+            process: Some(process),
+            ..TrackDescriptor::default()
+        });
         uuid
     }
 }
@@ -223,9 +228,10 @@ impl<W: Write> Sink for Writer<W> {
         let uuid = self.uuid();
         let (counter, scale) = match info.kind {
             TrackKind::Spans => (None, 1.0),
-            TrackKind::Counter { unit, decimals } => {
-                (Some(CounterDescriptor { unit_name: Some(unit.to_owned()) }), 10f64.powi(decimals.cast_signed()))
-            }
+            TrackKind::Counter { unit, decimals } => (
+                Some(CounterDescriptor { unit_name: Some(unit.to_owned()) }),
+                10f64.powi(decimals.cast_signed()),
+            ),
         };
         self.lanes.push(Lane { uuid, scale });
         self.describe(TrackDescriptor {
