@@ -354,7 +354,7 @@ impl Cluster {
         let after = seen(self);
         let (cycles, commands) = (after.0 - before.0, after.1 - before.1);
         self.time[core].commands += commands;
-        if cycles > 0 {
+        if cycles > 0 || commands > 0 {
             // Its active cycles of one event follow each other, up to where the meter stands.
             let edge = |n: u64| self.clock.edge(Cycles::new(n));
             out.sequenced(core, edge(after.2 - cycles), edge(after.2), cycles, commands);
