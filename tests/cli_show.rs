@@ -33,7 +33,9 @@ fn lists_hold_what_is_built_in() {
 
 #[test]
 fn everything_listed_can_be_shown() {
-    for (kind, list) in [("soc", "socs"), ("model", "models"), ("energy", "energy")] {
+    for (kind, list) in
+        [("soc", "socs"), ("model", "models"), ("standard", "standards"), ("energy", "energy")]
+    {
         for name in shown(&["list", list]).lines() {
             let text = shown(&["show", kind, name]);
             assert!(text.contains("name = "), "{kind} {name}");
@@ -63,7 +65,7 @@ fn the_schema_is_json_schema() {
 
 #[test]
 fn help_has_an_example() {
-    for command in ["run", "list", "show", "schema"] {
+    for command in ["run", "exec", "dram", "list", "show", "schema"] {
         assert!(shown(&[command, "--help"]).contains("Example: presil "), "{command}");
     }
     assert!(shown(&["--version"]).starts_with("presil "));

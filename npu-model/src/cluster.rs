@@ -148,6 +148,8 @@ struct EngineTime {
     running: Option<Running>,
     meter: Meter,
     executed: u64,
+    /// Cycles the sequencer had waited for command words when this engine was last accounted for.
+    fetch_seen: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -458,14 +460,19 @@ impl Cluster {
         c.busy[engine] = true;
         e.ready.pop_front();
         let cycle = self.clock.at_or_after(now).get();
+        // Until the command was dispatched: what of that time the sequencer waited for words, and the rest.
+        let dispatched = self.clock.at_or_after(ready).get().min(cycle);
+        let gap = dispatched.saturating_sub(e.meter.position());
+        let starved = (t.meter.spent()[Cause::Command as usize] - e.fetch_seen).min(gap);
+        e.fetch_seen = t.meter.spent()[Cause::Command as usize];
         let mut waited = |to: u64, cause: Cause| {
             let from = e.meter.position();
             e.meter.until(to, cause);
             (cause, e.meter.position() - from)
         };
         let waits = [
-            waited(t.woke.min(cycle), Cause::Idle),
-            waited(self.clock.at_or_after(ready).get().min(cycle), Cause::Command),
+            waited(dispatched - starved, Cause::Idle),
+            waited(dispatched, Cause::Command),
             waited(cycle, reason),
         ];
         if t.blocked == Some(Sequenced::FifoFull(engine)) {

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use soc_model::config::resolve;
+use soc_model::soc::MemoryTiming;
 use traces::workload::{QuantScheme, load_model};
 
 use crate::error::CliError;
-use crate::session::{self, MemoryModel, RunRequest};
+use crate::session::{self, RunRequest};
 
 /// Longest prompt, answer or context that is accepted at all; the model's own limit is usually far lower.
 const MAX_TOKENS: i64 = 1 << 20;
@@ -67,6 +68,8 @@ pub struct Args {
 enum MemoryModelName {
     /// Every command of a systematic sample of the traffic, extrapolated between samples
     Sampled,
+    /// Every burst: without sampling error, and a hundred times slower
+    Burst,
 }
 
 impl Args {
@@ -101,7 +104,6 @@ impl Args {
                 model.name, quant.name, soc.config.dram.capacity_bytes
             )));
         }
-        let MemoryModelName::Sampled = self.memory_model;
         Ok(RunRequest {
             soc: soc.config,
             model,
@@ -109,7 +111,10 @@ impl Args {
             prefill_tokens: self.prefill,
             decode_tokens: self.decode,
             context_tokens: self.context,
-            memory_model: MemoryModel::Sampled,
+            memory_model: match self.memory_model {
+                MemoryModelName::Sampled => MemoryTiming::Sampled,
+                MemoryModelName::Burst => MemoryTiming::Burst,
+            },
             firmware: self.firmware.clone(),
             seed: self.seed,
         })

@@ -10,7 +10,9 @@ use reports::RunRecord;
 use reports::write::HostFacts;
 use sim_kernel::Stream;
 use soc_model::config::SocConfig;
-use soc_model::soc::{BuildError, FirmwareImage, Job, ModelImage, RunResult, SocBuilder, SocFault};
+use soc_model::soc::{
+    BuildError, FirmwareImage, Job, MemoryTiming, ModelImage, RunResult, SocBuilder, SocFault,
+};
 use traces::image::ImageLayout;
 use traces::workload::{ModelSpec, QuantScheme};
 
@@ -21,13 +23,6 @@ use trace_file::TraceFile;
 const FIRMWARE: &[u8] = include_bytes!("../../firmware/prebuilt/firmware.elf");
 /// Most rows of a prefill chunk unless a policy says otherwise.
 pub const PREFILL_CHUNK: u32 = 128;
-
-/// How memory is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryModel {
-    /// Every command of a systematic sample of the traffic, extrapolated between samples.
-    Sampled,
-}
 
 /// Everything that decides the result of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +40,7 @@ pub struct RunRequest {
     /// Tokens resident before the prompt.
     pub context_tokens: u32,
     /// How memory is timed.
-    pub memory_model: MemoryModel,
+    pub memory_model: MemoryTiming,
     /// Firmware to run instead of the built-in one.
     pub firmware: Option<PathBuf>,
     /// Seed of every random stream.
@@ -167,6 +162,7 @@ fn builder(request: &RunRequest, firmware: FirmwareImage, layout: &ImageLayout) 
             ids: Vec::new(),
             seed: request.seed,
         },
+        memory: request.memory_model,
         reversed: false,
     }
 }
@@ -177,6 +173,6 @@ fn bulk_bytes(r: &RunRequest) -> u64 {
     let positions = u64::from(r.context_tokens) + u64::from(r.prefill_tokens) + u64::from(r.decode_tokens);
     let positions = positions.div_ceil(16) * 16;
     let kv = u64::from(m.kv_heads) * u64::from(m.head_dim) * 4 * positions * u64::from(m.layers);
-    let spill = u64::from(PREFILL_CHUNK) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 2);
+    let spill = u64::from(PREFILL_CHUNK) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
     kv + spill + u64::from(m.vocab) * 4 + 64 * 1024
 }

@@ -224,7 +224,7 @@ impl Account {
             cpu_lines: [last.lines[0] - zero.lines[0], last.lines[1] - zero.lines[1]],
             served: served(&zero.dram, &last.dram),
             decode_read_bytes: served(&first.dram, &last.dram).iter().map(|s| s.0).sum(),
-            peak_bytes_per_s: world.chip.dram.peak_bytes_per_s(),
+            peak_bytes_per_s: world.chip.dram.config().peak_bytes_per_s(),
             cycles: self.cycles(world, &zero, &last),
             commands: last
                 .executed

@@ -7,13 +7,14 @@ use npu_model::{
 use sim_kernel::{Addr, Bytes, Clock, Cycles, EventCode, EventQueue, Phase, Rank, Time};
 
 use super::mailbox::Mailbox;
+use super::memory::Channels;
 use super::observe::Observer;
 use crate::cpu::devices::{Clint, Plic, Uart};
 use crate::cpu::{
     Bus, BusFault, GuestMemory, InterruptLines, LineReply, LineRequest, LineSource, MemoryFault,
     SharedAccess, SharedCache,
 };
-use crate::dram::{FlowId, MemorySystem, Qos};
+use crate::dram::{FlowId, Qos};
 
 /// What happens to a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub(super) struct Chip {
     pub(super) queue: EventQueue<Event>,
     pub(super) ranks: Ranks,
     pub(super) memory: GuestMemory,
-    pub(super) dram: MemorySystem,
+    pub(super) dram: Channels,
     pub(super) l3: SharedCache,
     pub(super) l3_clock: Clock,
     pub(super) l3_latency: Cycles,

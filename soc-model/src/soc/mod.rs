@@ -15,6 +15,7 @@ mod build;
 mod chip;
 mod devicetree;
 mod mailbox;
+mod memory;
 mod observe;
 mod symbols;
 
@@ -26,6 +27,7 @@ use crate::cpu::{Hart, Stop};
 pub use account::{Account, EngineCycles, OpResult, Phases, RunResult, peak_macs_per_s};
 pub use build::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder};
 use chip::{Event, World};
+pub use memory::MemoryTiming;
 use observe::Observer;
 use symbols::Symbols;
 
@@ -238,6 +240,10 @@ impl Soc {
 
     fn memory_event(&mut self, now: Time) {
         let World { chip, npu } = &mut self.world;
+        if chip.memory_due != Some(now) {
+            // An event that an earlier one made superfluous; the one that is due stands in the queue.
+            return;
+        }
         chip.memory_due = None;
         for (core, requester) in chip.finished_flows(now) {
             let arrival = now + chip.fabric_latency;
