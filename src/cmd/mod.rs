@@ -22,6 +22,7 @@ pub mod run;
 pub mod schema;
 pub mod show;
 pub mod sweep;
+pub mod trace;
 
 /// What presil does.
 #[derive(Subcommand, Debug)]
@@ -38,6 +39,8 @@ pub enum Command {
     Sweep(sweep::Args),
     /// The NPU alone: matrix products, assembler, disassembler
     Npu(npu::Args),
+    /// What is in a trace, what took the engines' time, what they waited for
+    Trace(trace::Args),
     /// One memory channel alone: bandwidth, latency and energy of a stream or a trace
     Dram(dram::Args),
     /// Print the JSON Schema of a kind of file
@@ -67,6 +70,7 @@ impl Command {
             Self::Show(args) => show::run(args, out),
             Self::Sweep(args) => sweep::run(args, out),
             Self::Npu(args) => npu::run(args, out),
+            Self::Trace(args) => trace::run(args, out),
             Self::Dram(args) => dram::run(args, out),
             Self::Schema(args) => schema::run(args, out),
             Self::Report(args) => report::run(args, out),

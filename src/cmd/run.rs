@@ -52,6 +52,9 @@ pub struct Args {
     /// Write run.json, tables and plots to this folder
     #[arg(short, long = "output", value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Write a Perfetto trace of the run to this file
+    #[arg(long, value_name = "FILE.pftrace")]
+    trace: Option<PathBuf>,
     /// Seed of every random stream
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
@@ -125,7 +128,8 @@ impl Args {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let request = args.request()?;
     let bar = progress_bar(u64::from(request.decode_tokens));
-    let outcome = session::run(&request, &mut |tokens| bar.set_position(tokens))?;
+    let outcome =
+        session::run_traced(&request, &mut |tokens| bar.set_position(tokens), args.trace.as_deref())?;
     bar.finish_and_clear();
     let seconds = outcome.host.host_ns / 1_000_000;
     log(&format!("host: {seconds} ms, {} events", outcome.host.events));

@@ -64,6 +64,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         thermal: None,
         dram: dram(r),
         cycles: cycles(r),
+        commands: r.commands.clone(),
         ops,
         output: None,
         memory_model: match q.memory_model {

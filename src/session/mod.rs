@@ -2,6 +2,7 @@
 
 mod facts;
 mod host;
+mod trace_file;
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +10,14 @@ use reports::RunRecord;
 use reports::write::HostFacts;
 use sim_kernel::Stream;
 use soc_model::config::SocConfig;
-use soc_model::soc::{BuildError, FirmwareImage, Job, MemoryTiming, ModelImage, SocBuilder, SocFault};
+use soc_model::soc::{
+    BuildError, FirmwareImage, Job, MemoryTiming, ModelImage, RunResult, SocBuilder, SocFault,
+};
 use traces::image::ImageLayout;
 use traces::workload::{ModelSpec, QuantScheme};
 
 use crate::error::CliError;
+use trace_file::TraceFile;
 
 /// The firmware that ships with presil.
 const FIRMWARE: &[u8] = include_bytes!("../../firmware/prebuilt/firmware.elf");
@@ -57,12 +61,34 @@ pub struct RunOutcome {
 /// # Errors
 /// If the input does not fit the chip, the modelled software faults, or a conservation law is broken.
 pub fn run(request: &RunRequest, progress: &mut dyn FnMut(u64)) -> Result<RunOutcome, CliError> {
+    run_traced(request, progress, None)
+}
+
+/// The same, with a Perfetto trace of it where `trace` names a file: the outcome does not depend on it. A run that
+/// faults leaves its trace, for that is when one wants to see it.
+///
+/// # Errors
+/// As [`run`], and if the trace cannot be written.
+pub fn run_traced(
+    request: &RunRequest,
+    progress: &mut dyn FnMut(u64),
+    trace: Option<&Path>,
+) -> Result<RunOutcome, CliError> {
     let clock = host::Stopwatch::start();
     let firmware = firmware(request.firmware.as_deref())?;
     let sha256 = facts::sha256(&firmware.elf);
     let layout = ImageLayout::new(&request.model, &request.quant)?;
     let soc = builder(request, firmware, &layout).build().map_err(build_error)?;
-    let result = soc.run(progress).map_err(|e: SocFault| CliError::Simulation(e.to_string()))?;
+    let outcome = match trace {
+        None => soc.run(progress),
+        Some(path) => {
+            let mut file = TraceFile::create(path, &header(request))?;
+            let outcome = soc.run_observed(progress, file.sink());
+            file.finish(&footer(&outcome))?;
+            outcome
+        }
+    };
+    let result = outcome.map_err(|e: SocFault| CliError::Simulation(e.to_string()))?;
     let host = HostFacts { host_ns: clock.nanoseconds(), events: result.events };
     let facts = facts::facts(request, &layout, &result, sha256);
     let record = RunRecord::from_facts(&facts).map_err(|laws| {
@@ -78,6 +104,29 @@ pub fn run(request: &RunRequest, progress: &mut dyn FnMut(u64)) -> Result<RunOut
 /// If the file cannot be read.
 pub fn firmware_sha256(path: Option<&Path>) -> Result<String, CliError> {
     Ok(facts::sha256(&firmware(path)?.elf))
+}
+
+/// What a trace says about its run before it.
+fn header(q: &RunRequest) -> Vec<(&'static str, String)> {
+    vec![
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("soc", q.soc.name.clone()),
+        ("soc_hash", q.soc.hash()),
+        ("model", q.model.name.clone()),
+        ("quant", q.quant.name.to_string()),
+        ("prefill", q.prefill_tokens.to_string()),
+        ("decode", q.decode_tokens.to_string()),
+        ("context", q.context_tokens.to_string()),
+        ("seed", q.seed.to_string()),
+    ]
+}
+
+/// What a trace says about its run after it.
+fn footer(outcome: &Result<RunResult, SocFault>) -> Vec<(&'static str, String)> {
+    match outcome {
+        Ok(r) => vec![("digest", r.digest.clone())],
+        Err(fault) => vec![("fault", fault.to_string())],
+    }
 }
 
 fn build_error(e: BuildError) -> CliError {

@@ -13,6 +13,7 @@ use super::account::Account;
 use super::chip::{Chip, Ranks, World, bytes};
 use super::mailbox::Mailbox;
 use super::memory::{Channels, MemoryTiming};
+use super::symbols::Symbols;
 use super::{Soc, devicetree};
 use crate::config::{self, SocConfig};
 use crate::cpu::devices::{Clint, Plic, Uart};
@@ -194,6 +195,7 @@ impl SocBuilder {
             doorbells: 0,
             lines_asked: [0; 2],
             runs: Vec::new(),
+            observer: None,
         };
         let mut harts = harts;
         for (i, h) in harts.iter_mut().enumerate() {
@@ -206,6 +208,7 @@ impl SocBuilder {
             harts,
             hart_names,
             progress: (0, 0),
+            symbols: Symbols::new(&self.firmware.elf),
         })
     }
 
