@@ -119,6 +119,8 @@ struct EngineTime {
     kicked: bool,
     running: Option<Running>,
     meter: Meter,
+    /// Cycles the sequencer had waited for command words when this engine was last accounted for.
+    fetch_seen: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -411,8 +413,13 @@ impl Cluster {
         c.busy[engine] = true;
         e.ready.pop_front();
         let cycle = self.clock.at_or_after(now).get();
-        e.meter.until(t.woke.min(cycle), Cause::Idle);
-        e.meter.until(self.clock.at_or_after(ready).get().min(cycle), Cause::Command);
+        // Until the command was dispatched: what of that time the sequencer waited for words, and the rest.
+        let dispatched = self.clock.at_or_after(ready).get().min(cycle);
+        let gap = dispatched.saturating_sub(e.meter.position());
+        let starved = (t.meter.spent()[Cause::Command as usize] - e.fetch_seen).min(gap);
+        e.meter.until(dispatched - starved, Cause::Idle);
+        e.meter.until(dispatched, Cause::Command);
+        e.fetch_seen = t.meter.spent()[Cause::Command as usize];
         e.meter.until(cycle, reason);
         if t.blocked == Some(Sequenced::FifoFull(engine)) {
             self.wake_sequencer(core, self.clock.edge(Cycles::new(cycle)), out);

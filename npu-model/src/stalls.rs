@@ -18,9 +18,9 @@ pub enum Cause {
     Imbalance,
     /// A transfer in progress that memory serves slower than the channel could take.
     Dram,
-    /// Waiting for the sequencer to fetch and dispatch.
+    /// Waiting for the sequencer, which waits for command words.
     Command,
-    /// Nothing to do: the queue is empty.
+    /// The queue has nothing for it.
     Idle,
 }
 
@@ -49,7 +49,7 @@ impl Cause {
             Self::Output => "output",
             Self::Imbalance => "imbalance",
             Self::Dram => "dram",
-            Self::Command => "command",
+            Self::Command => "command_fetch",
             Self::Idle => "idle",
         }
     }

@@ -216,13 +216,13 @@ impl Machine {
         let step = Step { start: self.position, rows: tokens.len() as u64, sample };
         let list = |row: u64| tokens[usize::try_from(row).expect("small")] as u64;
         let tops = self.program.prepare(&step, &mut { list }, &mut self.memory).expect("lists that fit");
-        for core in 0..self.cores.cores.len() {
+        for (core, top) in tops.into_iter().enumerate().take(self.cores.cores.len()) {
             let n = core as u64;
             // A core without a share of the vocabulary writes no record: what lies there must not win.
             let none = [0u32.to_le_bytes(), f32::NEG_INFINITY.to_le_bytes()].concat();
             self.memory.write(ARENA + result_offset(n), &none).expect("in the arena");
             let entry = ring_offset(n) / 32 + self.tails[core] % (1 << RING_LOG2);
-            Emitter::new(&mut self.memory, entry).call(R_ARENA, tops[core]);
+            Emitter::new(&mut self.memory, entry).call(R_ARENA, top);
             self.tails[core] += 1;
         }
         // Doorbells in a core-dependent order: nobody may rely on another having started.

@@ -167,6 +167,10 @@ impl Soc {
 
     fn memory_event(&mut self, now: Time) {
         let World { chip, npu } = &mut self.world;
+        if chip.memory_due != Some(now) {
+            // An earlier completion took this one's place, and has been handled.
+            return;
+        }
         chip.memory_due = None;
         for (core, requester) in chip.finished_flows(now) {
             let arrival = now + chip.fabric_latency;
