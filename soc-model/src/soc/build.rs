@@ -202,7 +202,7 @@ impl SocBuilder {
             world: World { chip, npu },
             harts,
             hart_names,
-            progress: (0, 0),
+            heard: super::SignOfLife::default(),
         })
     }
 
