@@ -8,11 +8,12 @@ use rayon::prelude::*;
 use reports::RunRecord;
 use reports::facts::{MemoryModel as RecordedMemoryModel, ModelInfo, Named, Workload};
 use serde_json::json;
+use soc_model::soc::MemoryTiming;
 
 use super::options::{one_line, request};
 use super::space::Space;
 use crate::error::CliError;
-use crate::session::{MemoryModel, PREFILL_CHUNK, RunRequest, firmware_sha256};
+use crate::session::{PREFILL_CHUNK, RunRequest, firmware_sha256};
 
 /// A design: all that decides the result of a run.
 #[derive(Clone, Debug)]
@@ -83,7 +84,6 @@ impl<'a> Plan<'a> {
     /// Whether a record is the result of this request.
     #[must_use]
     pub fn made(&self, request: &RunRequest, record: &RunRecord) -> bool {
-        let MemoryModel::Sampled = request.memory_model;
         record.soc == Named { name: request.soc.name.clone(), hash: request.soc.hash() }
             && record.model
                 == ModelInfo {
@@ -98,9 +98,17 @@ impl<'a> Plan<'a> {
                     context_tokens: request.context_tokens.into(),
                     seed: request.seed,
                 }
-            && record.memory_model == RecordedMemoryModel::Sampled
+            && record.memory_model == recorded(request.memory_model)
             && record.version == env!("CARGO_PKG_VERSION")
             && self.firmware.sha256(request).is_ok_and(|sha256| sha256 == record.firmware.sha256)
+    }
+}
+
+/// The memory path as records name it.
+const fn recorded(memory: MemoryTiming) -> RecordedMemoryModel {
+    match memory {
+        MemoryTiming::Sampled => RecordedMemoryModel::Sampled,
+        MemoryTiming::Burst => RecordedMemoryModel::Burst,
     }
 }
 
@@ -142,7 +150,6 @@ fn key(request: &RunRequest, firmware_sha256: &str) -> String {
         firmware: _,
         seed,
     } = request;
-    let MemoryModel::Sampled = memory_model;
     let canonical = json!({
         "record": reports::SCHEMA,
         "version": env!("CARGO_PKG_VERSION"),
@@ -153,7 +160,7 @@ fn key(request: &RunRequest, firmware_sha256: &str) -> String {
         "decode_tokens": decode_tokens,
         "context_tokens": context_tokens,
         "prefill_chunk": PREFILL_CHUNK,
-        "memory_model": "sampled",
+        "memory_model": recorded(*memory_model).word(),
         "firmware_sha256": firmware_sha256,
         "seed": seed,
     });

@@ -9,22 +9,23 @@
 pub struct Best(u64);
 
 /// An fp32's bits as an integer that orders as the number does; both zeros alike, not-a-numbers first.
-const fn ordered(bits: u32) -> u32 {
+fn ordered(bits: u32) -> u32 {
     let number = mask((bits & 0x7FFF_FFFF) <= 0x7F80_0000);
     let bits = bits & !mask(bits == 0x8000_0000);
     let flip = mask(bits >> 31 == 1) | 0x8000_0000;
     (bits ^ flip) & number
 }
 
-const fn mask(yes: bool) -> u32 {
-    (yes as u32).wrapping_neg()
+/// All ones or none. Hidden from the optimiser, which otherwise sees a choice and makes a branch of it.
+fn mask(yes: bool) -> u32 {
+    core::hint::black_box(u32::from(yes)).wrapping_neg()
 }
 
 impl Best {
     /// Takes another core's record into account.
     pub fn offer(&mut self, index: u32, value_bits: u32) {
         let key = (ordered(value_bits) as u64) << 32 | !index as u64;
-        let take = ((key > self.0) as u64).wrapping_neg();
+        let take = core::hint::black_box(u64::from(key > self.0)).wrapping_neg();
         self.0 ^= (self.0 ^ key) & take;
     }
 

@@ -14,6 +14,8 @@ use crate::power::energy_table_names;
 
 /// Harts a chip has at most: what the interrupt controller and the boot image have room for.
 const MAX_HARTS: u64 = 16;
+/// DMA channels at most, in and out together: a command names one in 2 bits.
+const MAX_DMA_CHANNELS: u64 = 4;
 /// NPU cores at most: the multicast mask of a command is 8 bits.
 const MAX_NPU_CORES: u64 = 8;
 /// Scratchpad at most: a command addresses 2^20 granules of 32 bytes.
@@ -121,8 +123,8 @@ impl Checks<'_> {
     fn npu(&mut self, npu: &RawNpu) {
         for (key, value, low, high) in [
             ("cores", npu.cores, 1, MAX_NPU_CORES),
-            ("dma-in-channels", npu.dma_in_channels, 1, 4),
-            ("dma-out-channels", npu.dma_out_channels, 1, 4),
+            ("dma-in-channels", npu.dma_in_channels, 1, MAX_DMA_CHANNELS - 1),
+            ("dma-out-channels", npu.dma_out_channels, 1, MAX_DMA_CHANNELS - 1),
             ("vector-lanes", npu.vector_lanes, 1, 1024),
             ("fifo-depth", npu.fifo_depth, 1, 64),
             ("decode", npu.decode, 1, 1000),
@@ -134,6 +136,13 @@ impl Checks<'_> {
         ] {
             self.range(&format!("npu.{key}"), value.into(), low, high);
         }
+        let channels = u64::from(npu.dma_in_channels) + u64::from(npu.dma_out_channels);
+        self.require(channels <= MAX_DMA_CHANNELS, "npu.dma-in-channels", || {
+            let (read, write) = (npu.dma_in_channels, npu.dma_out_channels);
+            format!(
+                "expected at most {MAX_DMA_CHANNELS} channels, in and out together, found {read} and {write}"
+            )
+        });
         self.power_of_two("npu.rows", npu.rows.into(), 4, 512);
         self.power_of_two("npu.cols", npu.cols.into(), 4, 512);
         self.power_of_two("npu.scratchpad-banks", npu.scratchpad_banks.into(), 1, 64);

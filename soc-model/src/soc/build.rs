@@ -207,7 +207,7 @@ impl SocBuilder {
             world: World { chip, npu },
             harts,
             hart_names,
-            progress: (0, 0),
+            heard: super::SignOfLife::default(),
             symbols: Symbols::new(&self.firmware.elf),
         })
     }

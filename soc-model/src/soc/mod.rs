@@ -78,8 +78,24 @@ pub enum SocFault {
     },
 }
 
-/// Instructions all harts together may retire without a mailbox access before the run counts as hung.
-const PATIENCE: u64 = 4_000_000_000;
+/// Instructions all harts together may retire without a mailbox access or a doorbell before the run counts as hung:
+/// some fifty times what the shipped firmware needs to build its largest lists.
+const PATIENCE_INSTRUCTIONS: u64 = 50_000_000;
+/// Events that may pass without a mailbox access or a doorbell: a list that calls itself keeps the engines busy with
+/// every hart asleep. Some hundred times what the largest pass of a shipped model takes.
+const PATIENCE_EVENTS: u64 = 500_000_000;
+/// Events between two looks at the above.
+const LOOK_EVERY: u64 = 0x1000;
+/// Latest time a run may reach, well inside the range of `Time`.
+const HORIZON: Time = Time::from_ns(18_000_000_000_000);
+
+/// When somebody outside the harts last heard from them.
+#[derive(Clone, Copy, Debug, Default)]
+struct SignOfLife {
+    signs: u64,
+    instructions: u64,
+    events: u64,
+}
 
 /// A chip with firmware and model loaded, ready to run.
 pub struct Soc {
@@ -88,7 +104,7 @@ pub struct Soc {
     scheduled: Vec<Option<Time>>,
     hart_names: Vec<String>,
     account: Account,
-    progress: (u64, u64),
+    heard: SignOfLife,
     symbols: Symbols,
 }
 
@@ -302,21 +318,40 @@ impl Soc {
             let reason = isa::memory_map::error::text(code).to_owned();
             return Err(SocFault::Firmware { reason, console: chip.console_tail() });
         }
-        if chip.queue.dispatched() & 0xFFFF == 0 {
-            let instructions: u64 = self.harts.iter().map(Hart::instructions).sum();
-            if self.progress.0 != chip.mailbox.accesses() {
-                self.progress = (chip.mailbox.accesses(), instructions);
-            } else if instructions - self.progress.1 > PATIENCE {
-                let reason = format!("no mailbox access in {PATIENCE} instructions, at {now}");
-                return Err(SocFault::Hart {
-                    hart: 0,
-                    pc: self.harts[0].pc(),
-                    reason,
-                    console: chip.console_tail(),
-                });
-            }
+        if chip.queue.dispatched().is_multiple_of(LOOK_EVERY) {
+            self.look_for_life(now)?;
+        }
+        if now > HORIZON {
+            return Err(self.hung(format!("the run passes {HORIZON}, the longest there is")));
         }
         Ok(())
+    }
+
+    /// Ends a run in which firmware or NPU go round in circles.
+    fn look_for_life(&mut self, now: Time) -> Result<(), SocFault> {
+        let chip = &self.world.chip;
+        let seen = SignOfLife {
+            signs: chip.mailbox.accesses() + chip.doorbells,
+            instructions: self.harts.iter().map(Hart::instructions).sum(),
+            events: chip.queue.dispatched(),
+        };
+        if seen.signs != self.heard.signs {
+            self.heard = seen;
+        }
+        let instructions = seen.instructions - self.heard.instructions;
+        let events = seen.events - self.heard.events;
+        if instructions > PATIENCE_INSTRUCTIONS || events > PATIENCE_EVENTS {
+            return Err(self.hung(format!(
+                "no mailbox access and no doorbell in {instructions} instructions and {events} events, at {now}: it \
+                 hangs"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The fault of a run without end, told of the first hart that is awake.
+    fn hung(&self, reason: String) -> SocFault {
+        self.hart_fault(self.harts.iter().position(|h| !h.asleep()).unwrap_or(0), reason)
     }
 
     fn npu_fault(&self) -> Option<SocFault> {
