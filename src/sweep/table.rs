@@ -208,6 +208,9 @@ impl<'a> Table<'a> {
             Some((objective, _)) => figures.values[objective.metric],
             None => Some(point as f64),
         };
+        // Values alone, so that none is cut; the title says what they are of.
+        let values =
+            |point| space.overrides(point).map(|(_, value)| value.to_string()).collect::<Vec<_>>().join(", ");
         let points = (0..self.plan.points.len()).filter_map(|point| {
             let figures = self.outcome(point).ok()?;
             let mark = match (self.on_front(point), self.feasible(point)) {
@@ -216,8 +219,9 @@ impl<'a> Table<'a> {
                 (false, _) => Mark::Infeasible,
             };
             let (x, y) = (value(x, point, figures)?, value(y, point, figures)?);
-            Some(ScatterPoint { number: point, x, y, mark, name: self.name(point) })
+            Some(ScatterPoint { number: point, x, y, mark, name: values(point) })
         });
+        let keys: Vec<&str> = space.axes.iter().map(|axis| last_word(&axis.key)).collect();
         let failed = self.failed().count();
         let front = match self.front.len() {
             1 => "1 on the front".to_owned(),
@@ -226,7 +230,7 @@ impl<'a> Table<'a> {
         let objectives: Vec<&str> =
             goals.objectives.iter().map(|o| goals.metrics[o.metric].path.as_str()).collect();
         Scatter {
-            title: format!("Sweep of {} points", self.plan.points.len()),
+            title: format!("Sweep of {} points: {}", self.plan.points.len(), keys.join(", ")),
             subtitle: format!("{front} of {}; {failed} failed", objectives.join(", ")),
             x: labelled(x),
             y: labelled(y),
@@ -238,9 +242,7 @@ impl<'a> Table<'a> {
 
     /// What sets a point apart, in short: values, with the last word of their keys.
     fn name(&self, point: usize) -> String {
-        let short = |(key, value): (&str, &super::options::Scalar)| {
-            format!("{} {value}", key.rsplit('.').next().unwrap_or(key))
-        };
+        let short = |(key, value): (&str, &super::options::Scalar)| format!("{} {value}", last_word(key));
         self.plan.space.overrides(point).map(short).collect::<Vec<_>>().join(", ")
     }
 
@@ -279,6 +281,11 @@ impl<'a> Table<'a> {
         }
         text
     }
+}
+
+/// The part of a path that tells it apart from its neighbours.
+fn last_word(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
 }
 
 fn line(cells: impl Iterator<Item = String>) -> String {
