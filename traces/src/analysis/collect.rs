@@ -116,7 +116,7 @@ pub fn collect(input: impl Read) -> Result<Collected, TraceError> {
     let mut out = pass.out;
     out.header = reader.header().cloned().unwrap_or_default();
     out.footer = reader.footer().cloned().unwrap_or_default();
-    out.bytes = reader.offset();
+    out.bytes = reader.packet_offset();
     out.agree(&reader)?;
     Ok(out)
 }
@@ -133,7 +133,7 @@ impl OpTotal {
 }
 
 fn damaged<R: Read>(reader: &Reader<R>, problem: String) -> TraceError {
-    TraceError::Damaged { offset: reader.offset(), problem }
+    TraceError::Damaged { offset: reader.packet_offset(), problem }
 }
 
 impl Pass {

@@ -172,7 +172,7 @@ impl<R: Read> Reader<R> {
 
     /// Where the packet of the last event starts.
     #[must_use]
-    pub const fn offset(&self) -> u64 {
+    pub const fn packet_offset(&self) -> u64 {
         self.packet
     }
 
