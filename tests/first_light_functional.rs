@@ -9,7 +9,6 @@ mod soc;
 
 use std::cell::Cell;
 
-use proptest::prelude::*;
 use random::{SCHEMES, chips, models, runner};
 use reference::Reference;
 use soc::{Case, Compute, Ended, SEED, prompt};
