@@ -23,6 +23,11 @@ struct Cli {
     command: Command,
 }
 
+/// The command line itself, for manual pages and completions.
+pub(crate) fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Runs one command line and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
@@ -49,13 +54,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
-    use super::Cli;
+    use super::command;
 
     #[test]
     fn the_command_line_is_consistent_and_every_command_has_an_example() {
-        let mut command = Cli::command();
+        let mut command = command();
         command.build();
         command.clone().debug_assert();
         assert!(command.get_after_help().is_some_and(|text| text.to_string().contains("Example")));

@@ -4,5 +4,6 @@ pub mod cli;
 pub mod cmd;
 pub mod error;
 pub mod session;
+pub mod sweep;
 
 pub use error::CliError;

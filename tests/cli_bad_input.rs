@@ -31,7 +31,7 @@ fn unknown_names_name_the_nearest() {
     ");
     insta::assert_snapshot!(refused(3, &["run", "--soc", "nosuch"]), @r"
     error: --soc: no SoC preset `nosuch`, nor a file of that name
-      help: valid here: xring-o1, snapdragon-8-gen3, tiny
+      help: valid here: xring-o1, snapdragon-8-gen3, snapdragon-8-elite, a18-pro, tensor-g4, tiny
     ");
     insta::assert_snapshot!(refused(3, &["run", "--quant", "w4a16"]), @r"
     error: --quant: no quantisation scheme `w4a16`

@@ -20,6 +20,9 @@ fn lists_hold_what_is_built_in() {
     insta::assert_snapshot!(shown(&["list", "socs"]), @r"
     xring-o1
     snapdragon-8-gen3
+    snapdragon-8-elite
+    a18-pro
+    tensor-g4
     tiny
     ");
     insta::assert_snapshot!(shown(&["list", "standards"]), @r"
@@ -27,13 +30,18 @@ fn lists_hold_what_is_built_in() {
     lpddr5x-8533
     lpddr5x-9600
     ");
-    assert_eq!(json(&["list", "quants", "--json"]), serde_json::json!(["w4a16-g128", "w8a8", "fp16"]));
+    assert_eq!(
+        json(&["list", "quants", "--json"]),
+        serde_json::json!(["w4a16-g128", "w8a8", "w8a16", "fp16"])
+    );
     assert_eq!(json(&["list", "energy", "--json"]), serde_json::json!(["n3e"]));
 }
 
 #[test]
 fn everything_listed_can_be_shown() {
-    for (kind, list) in [("soc", "socs"), ("model", "models"), ("energy", "energy")] {
+    for (kind, list) in
+        [("soc", "socs"), ("model", "models"), ("standard", "standards"), ("energy", "energy")]
+    {
         for name in shown(&["list", list]).lines() {
             let text = shown(&["show", kind, name]);
             assert!(text.contains("name = "), "{kind} {name}");
@@ -63,7 +71,7 @@ fn the_schema_is_json_schema() {
 
 #[test]
 fn help_has_an_example() {
-    for command in ["run", "list", "show", "schema"] {
+    for command in ["run", "exec", "dram", "list", "show", "schema"] {
         assert!(shown(&[command, "--help"]).contains("Example: presil "), "{command}");
     }
     assert!(shown(&["--version"]).starts_with("presil "));

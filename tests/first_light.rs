@@ -1,8 +1,9 @@
 //! The default run of `presil run` and its neighbours against physics and closed forms.
 
-use presil::session::{MemoryModel, RunRequest, run};
+use presil::session::{RunRequest, run};
 use serde_json::Value;
 use soc_model::config::resolve;
+use soc_model::soc::MemoryTiming;
 use traces::workload::{ModelSpec, QuantScheme, load_model};
 
 /// One run; its record as JSON.
@@ -15,7 +16,7 @@ fn record(soc: &str, sets: &[&str], model: &str, tokens: (u32, u32)) -> (RunRequ
         prefill_tokens: tokens.0,
         decode_tokens: tokens.1,
         context_tokens: 0,
-        memory_model: MemoryModel::Sampled,
+        memory_model: MemoryTiming::Sampled,
         firmware: None,
         seed: 0,
     };

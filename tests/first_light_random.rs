@@ -7,10 +7,11 @@ mod random;
 use std::cell::Cell;
 
 use presil::CliError;
-use presil::session::{MemoryModel, RunRequest, run};
+use presil::session::{RunRequest, run};
 use proptest::prelude::*;
 use random::{SCHEMES, chips, models, runner};
 use soc_model::config::resolve;
+use soc_model::soc::MemoryTiming;
 use traces::workload::QuantScheme;
 
 #[test]
@@ -21,7 +22,7 @@ fn a_random_chip_runs_a_random_model_or_says_why_not() {
         .run(&all, |(sets, model, quant, prefill_tokens, decode_tokens, context_tokens, seed)| {
             let quant = QuantScheme::named(SCHEMES[quant]).expect("a scheme");
             let soc = resolve("tiny", &sets).expect("a valid chip").config;
-            let memory_model = MemoryModel::Sampled;
+            let memory_model = MemoryTiming::Sampled;
             let request = RunRequest {
                 soc,
                 model,

@@ -11,6 +11,8 @@ extern crate alloc;
 extern crate std;
 
 pub mod boot;
+#[cfg(feature = "text")]
+pub mod header;
 pub mod image;
 pub mod memory_map;
 pub mod npu;

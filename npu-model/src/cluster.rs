@@ -83,8 +83,29 @@ pub trait Outside: Memory {
     fn start_flow(&mut self, at: Time, flow: &FlowRequest);
     /// Sets a core's interrupt line.
     fn interrupt(&mut self, core: usize, level: bool);
-    /// A command executed: core, engine, what, from, to.
-    fn executed(&mut self, core: usize, engine: usize, issued: &Issued, start: Time, end: Time);
+    /// A command executed on a core's engine.
+    fn executed(&mut self, _core: usize, _engine: usize, _what: &Executed<'_>) {}
+    /// A core's sequencer was active from `start` to `end`, for `cycles` cycles and this many commands.
+    fn sequenced(&mut self, _core: usize, _start: Time, _end: Time, _cycles: u64, _commands: u64) {}
+}
+
+/// A command that ended, and where its engine's cycles went since the one before.
+#[derive(Clone, Copy, Debug)]
+pub struct Executed<'a> {
+    /// The command.
+    pub issued: &'a Issued,
+    /// First instant of the active part.
+    pub start: Time,
+    /// First instant after it.
+    pub end: Time,
+    /// Cycles of the active part.
+    pub active: u64,
+    /// Other cycles of the command's own time, and their cause: before the active part on MX and VP, else after it.
+    pub rest: (Cause, u64),
+    /// Cycles the engine waited before it, by cause.
+    pub waits: [(Cause, u64); 3],
+    /// What it did.
+    pub activity: &'a Activity,
 }
 
 /// Constants of the control path.
@@ -100,6 +121,11 @@ pub struct ClusterTiming {
     pub memory_latency: Time,
 }
 
+/// Name of the sequencer among the engines.
+pub const SEQUENCER: &str = "sq";
+/// Names of the other engines, by number.
+pub const ENGINE_NAMES: [&str; ENGINES] = ["dma0", "dma1", "dma2", "dma3", "mx", "vp"];
+
 /// Bytes fetched at a time: 64 words.
 const FETCH_BYTES: u64 = 2048;
 
@@ -110,6 +136,8 @@ struct Running {
     start_time: Time,
     active: u64,
     activity: Activity,
+    /// Cycles the engine waited before it.
+    waits: [(Cause, u64); 3],
 }
 
 #[derive(Clone, Debug, Default)]
@@ -119,6 +147,7 @@ struct EngineTime {
     kicked: bool,
     running: Option<Running>,
     meter: Meter,
+    executed: u64,
     /// Cycles the sequencer had waited for command words when this engine was last accounted for.
     fetch_seen: u64,
 }
@@ -132,6 +161,7 @@ struct CoreTime {
     waiting_fetch: bool,
     /// Cycle at which the sequencer last woke from an empty queue.
     woke: u64,
+    commands: u64,
     blocks: [Option<u64>; 2],
     fetching: VecDeque<u64>,
     fetched_bytes: u64,
@@ -317,6 +347,23 @@ impl Cluster {
     }
 
     fn sequence(&mut self, now: Time, core: usize, out: &mut impl Outside) {
+        let seen = |s: &Self| {
+            let m = &s.time[core].meter;
+            (m.spent()[Cause::Active as usize], s.cores.cores[core].next_index(), m.position())
+        };
+        let before = seen(self);
+        self.dispatch(now, core, out);
+        let after = seen(self);
+        let (cycles, commands) = (after.0 - before.0, after.1 - before.1);
+        self.time[core].commands += commands;
+        if cycles > 0 || commands > 0 {
+            // Its active cycles of one event follow each other, up to where the meter stands.
+            let edge = |n: u64| self.clock.edge(Cycles::new(n));
+            out.sequenced(core, edge(after.2 - cycles), edge(after.2), cycles, commands);
+        }
+    }
+
+    fn dispatch(&mut self, now: Time, core: usize, out: &mut impl Outside) {
         let start = self.clock.at_or_after(now).get();
         let mut cycle = start;
         let cause = match self.time[core].blocked.take() {
@@ -417,14 +464,21 @@ impl Cluster {
         let dispatched = self.clock.at_or_after(ready).get().min(cycle);
         let gap = dispatched.saturating_sub(e.meter.position());
         let starved = (t.meter.spent()[Cause::Command as usize] - e.fetch_seen).min(gap);
-        e.meter.until(dispatched - starved, Cause::Idle);
-        e.meter.until(dispatched, Cause::Command);
         e.fetch_seen = t.meter.spent()[Cause::Command as usize];
-        e.meter.until(cycle, reason);
+        let mut waited = |to: u64, cause: Cause| {
+            let from = e.meter.position();
+            e.meter.until(to, cause);
+            (cause, e.meter.position() - from)
+        };
+        let waits = [
+            waited(dispatched - starved, Cause::Idle),
+            waited(dispatched, Cause::Command),
+            waited(cycle, reason),
+        ];
         if t.blocked == Some(Sequenced::FifoFull(engine)) {
             self.wake_sequencer(core, self.clock.edge(Cycles::new(cycle)), out);
         }
-        self.begin(now, cycle, core, engine, issued, out);
+        self.begin(now, cycle, (core, engine), (issued, waits), out);
     }
 
     /// Sets a command going: how long it takes, or which flow it waits for.
@@ -432,9 +486,8 @@ impl Cluster {
         &mut self,
         now: Time,
         cycle: u64,
-        core: usize,
-        engine: usize,
-        issued: Issued,
+        (core, engine): (usize, usize),
+        (issued, waits): (Issued, [(Cause, u64); 3]),
         out: &mut impl Outside,
     ) {
         let width = u64::from(self.cores.cfg.dma_bytes_per_cycle);
@@ -473,7 +526,7 @@ impl Cluster {
             (cost.active_cycles, Activity::of_cost(&cost))
         };
         activity.add_command(&issued.command);
-        let running = Running { issued, start: cycle, start_time: now, active, activity };
+        let running = Running { issued, start: cycle, start_time: now, active, activity, waits };
         self.time[core].engines[engine].running = Some(running);
     }
 
@@ -483,16 +536,33 @@ impl Cluster {
         let Some(r) = e.running.take() else { return };
         self.cores.cores[core].busy[engine] = false;
         let rest = cycle - r.start - r.active.min(cycle - r.start);
-        if engine == MX || engine == VP {
-            e.meter.until(r.start + rest, Cause::FillDrain);
-            e.meter.until(cycle, Cause::Active);
-        } else {
+        e.executed += 1;
+        let memory = engine < MX && r.activity.memory_read + r.activity.memory_written > 0;
+        let why = if memory { Cause::Dram } else { Cause::FillDrain };
+        let (from, to) = if engine < MX {
             e.meter.until(cycle - rest, Cause::Active);
-            let memory = r.activity.memory_read + r.activity.memory_written > 0;
-            e.meter.until(cycle, if memory { Cause::Dram } else { Cause::FillDrain });
-        }
+            e.meter.until(cycle, why);
+            (r.start, cycle - rest)
+        } else {
+            e.meter.until(r.start + rest, why);
+            e.meter.until(cycle, Cause::Active);
+            (r.start + rest, cycle)
+        };
         self.record(core, engine, &r, now, cycle, rest);
-        out.executed(core, engine, &r.issued, r.start_time, now);
+        let edge = |n: u64| self.clock.edge(Cycles::new(n));
+        out.executed(
+            core,
+            engine,
+            &Executed {
+                issued: &r.issued,
+                start: edge(from),
+                end: edge(to),
+                active: to - from,
+                rest: (why, rest),
+                waits: r.waits,
+                activity: &r.activity,
+            },
+        );
         let ids = self.ids.take();
         let performed = {
             let id = |p: u64| ids.as_ref().map_or(0, |s| s.id(p));
@@ -558,11 +628,43 @@ impl Cluster {
         }
     }
 
+    /// Commands executed so far: (core, engine name, count), with all that were dispatched for the sequencer.
+    #[must_use]
+    pub fn executed(&self) -> Vec<(usize, &'static str, u64)> {
+        let mut out = Vec::new();
+        for (i, t) in self.time.iter().enumerate() {
+            out.push((i, SEQUENCER, t.commands));
+            out.extend(self.engines().map(|e| (i, ENGINE_NAMES[e], t.engines[e].executed)));
+        }
+        out
+    }
+
+    /// Engines a core has beside its sequencer, by number.
+    pub fn engines(&self) -> impl Iterator<Item = usize> + use<> {
+        let channels = (self.cores.cfg.dma_in_channels + self.cores.cfg.dma_out_channels) as usize;
+        (0..ENGINES).filter(move |e| *e >= MX || *e < channels)
+    }
+
+    /// Sequencer cycles of all cores that were not idle by `now`: a wait under way counts, a core without work does not.
+    #[must_use]
+    pub fn sequencing_cycles(&self, now: Time) -> u64 {
+        let cycle = self.clock.at_or_after(now).get();
+        let busy = |(i, t): (usize, &CoreTime)| {
+            let m = &t.meter;
+            let pending = if self.cores.cores[i].has_work() {
+                cycle.saturating_sub(m.position().max(t.woke))
+            } else {
+                0
+            };
+            m.total() - m.spent()[Cause::Idle as usize] + pending
+        };
+        self.time.iter().enumerate().map(busy).sum()
+    }
+
     /// Attributes everything up to `now` and returns the engines' meters: (core, engine name, meter).
     #[must_use]
     pub fn meters(&self, now: Time) -> Vec<(usize, &'static str, Meter)> {
         let cycle = self.clock.at_or_after(now).get();
-        let cfg = &self.cores.cfg;
         let mut out = Vec::new();
         for (i, t) in self.time.iter().enumerate() {
             let close = |m: &Meter| {
@@ -570,13 +672,8 @@ impl Cluster {
                 m.until(cycle, Cause::Idle);
                 m
             };
-            out.push((i, "sq", close(&t.meter)));
-            for (e, engine) in t.engines.iter().enumerate() {
-                let exists = e >= MX || e < (cfg.dma_in_channels + cfg.dma_out_channels) as usize;
-                if exists {
-                    out.push((i, ["dma0", "dma1", "dma2", "dma3", "mx", "vp"][e], close(&engine.meter)));
-                }
-            }
+            out.push((i, SEQUENCER, close(&t.meter)));
+            out.extend(self.engines().map(|e| (i, ENGINE_NAMES[e], close(&t.engines[e].meter))));
         }
         out
     }

@@ -17,7 +17,7 @@ pub mod stalls;
 pub mod study;
 
 pub use activity::{Activity, MacClass, OpKey, OpRow, OpTable};
-pub use cluster::{Cluster, ClusterTiming, FlowRequest, NpuEvent, Outside, Requester};
+pub use cluster::{Cluster, ClusterTiming, Executed, FlowRequest, NpuEvent, Outside, Requester};
 pub use config::NpuConfig;
 pub use core::{Core, ENGINES, Issued, MX, Sequenced, VP};
 pub use fault::Fault;

@@ -57,6 +57,7 @@ pub(crate) fn record(f: &RunFacts) -> RunRecord {
             .map(|t| Thermal { junction_c: t.junction as f64 / 1e3, skin_c: t.skin as f64 / 1e3 }),
         dram: dram(f),
         cycles: cycles(f),
+        commands: f.commands.clone(),
         ops: f.ops.iter().map(op).collect(),
         output: f.output.clone(),
         memory_model: f.memory_model,

@@ -259,6 +259,8 @@ pub struct RunFacts {
     pub dram: DramFacts,
     /// Cycles by engine.
     pub cycles: BTreeMap<String, EngineFacts>,
+    /// Commands by NPU engine: executed ones, of a sequencer the dispatched ones.
+    pub commands: BTreeMap<String, u64>,
     /// Ops in the order they started.
     pub ops: Vec<OpFacts>,
     /// Output of a functional run.

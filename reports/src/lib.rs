@@ -6,8 +6,10 @@
 //! ```
 
 pub mod columns;
+pub mod diff;
 pub mod error;
 pub mod facts;
+pub mod html;
 pub mod plots;
 pub mod record;
 pub mod summary;

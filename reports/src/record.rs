@@ -233,6 +233,9 @@ pub struct RunRecord {
     pub dram: Dram,
     /// Cycles by engine and cause; `total` beside the causes.
     pub cycles: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Commands by NPU engine: executed ones, of a sequencer the dispatched ones.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub commands: BTreeMap<String, u64>,
     /// Ops in the order they started.
     pub ops: Vec<Op>,
     /// Output of a functional run.

@@ -58,7 +58,8 @@ pub const CYCLES: &[TableColumn<Part>] = &[
 ];
 
 /// Shortest decimal text that reads back as the same number.
-fn number(value: f64) -> String {
+#[must_use]
+pub fn number(value: f64) -> String {
     value.to_string()
 }
 
@@ -67,7 +68,8 @@ fn share(part: &Part) -> String {
 }
 
 /// A cell as CSV wants it: quoted where it holds a separator, a quote or a line end.
-fn quoted(cell: &str) -> String {
+#[must_use]
+pub fn quoted(cell: &str) -> String {
     if cell.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", cell.replace('"', "\"\""))
     } else {

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use soc_model::config::resolve;
+use soc_model::soc::MemoryTiming;
 use traces::workload::{QuantScheme, load_model};
 
 use crate::error::CliError;
-use crate::session::{self, MemoryModel, RunRequest};
+use crate::session::{self, RunRequest};
 
 /// Longest prompt, answer or context that is accepted at all; the model's own limit is usually far lower.
 const MAX_TOKENS: i64 = 1 << 20;
@@ -51,6 +52,9 @@ pub struct Args {
     /// Write run.json, tables and plots to this folder
     #[arg(short, long = "output", value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Write a Perfetto trace of the run to this file
+    #[arg(long, value_name = "FILE.pftrace")]
+    trace: Option<PathBuf>,
     /// Seed of every random stream
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
@@ -64,6 +68,8 @@ pub struct Args {
 enum MemoryModelName {
     /// Every command of a systematic sample of the traffic, extrapolated between samples
     Sampled,
+    /// Every burst: without sampling error, and a hundred times slower
+    Burst,
 }
 
 impl Args {
@@ -98,7 +104,6 @@ impl Args {
                 model.name, quant.name, soc.config.dram.capacity_bytes
             )));
         }
-        let MemoryModelName::Sampled = self.memory_model;
         Ok(RunRequest {
             soc: soc.config,
             model,
@@ -106,7 +111,10 @@ impl Args {
             prefill_tokens: self.prefill,
             decode_tokens: self.decode,
             context_tokens: self.context,
-            memory_model: MemoryModel::Sampled,
+            memory_model: match self.memory_model {
+                MemoryModelName::Sampled => MemoryTiming::Sampled,
+                MemoryModelName::Burst => MemoryTiming::Burst,
+            },
             firmware: self.firmware.clone(),
             seed: self.seed,
         })
@@ -120,7 +128,8 @@ impl Args {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let request = args.request()?;
     let bar = progress_bar(u64::from(request.decode_tokens));
-    let outcome = session::run(&request, &mut |tokens| bar.set_position(tokens))?;
+    let outcome =
+        session::run_traced(&request, &mut |tokens| bar.set_position(tokens), args.trace.as_deref())?;
     bar.finish_and_clear();
     let seconds = outcome.host.host_ns / 1_000_000;
     log(&format!("host: {seconds} ms, {} events", outcome.host.events));

@@ -3,10 +3,12 @@
 use std::io::Write;
 
 use clap::ValueEnum;
+use reports::diff::gate_schema;
 use soc_model::config::soc_schema;
 
 use super::write_json;
 use crate::error::CliError;
+use crate::sweep::schema::space_schema;
 
 /// Options of `presil schema`.
 #[derive(clap::Args, Debug)]
@@ -24,6 +26,10 @@ pub struct Args {
 enum Kind {
     /// A SoC description
     Soc,
+    /// A sweep
+    Sweep,
+    /// What `presil diff` counts as worse
+    Gate,
 }
 
 /// Prints the schema.
@@ -33,5 +39,7 @@ enum Kind {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     match args.kind {
         Kind::Soc => write_json(out, &soc_schema()),
+        Kind::Sweep => write_json(out, &space_schema()),
+        Kind::Gate => write_json(out, &gate_schema()),
     }
 }

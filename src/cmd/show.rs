@@ -1,5 +1,6 @@
-//! `presil show`: a SoC, model or energy table with the source of each value.
+//! `presil show`: a SoC, model, memory standard or energy table with the source of each value.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::Subcommand;
@@ -8,7 +9,7 @@ use soc_model::config::resolve;
 use soc_model::power::{EnergyTable, energy_table_text};
 use traces::workload::{ModelSpec, RopeScaling, load_model, model_names, model_preset};
 
-use super::write_json;
+use super::{dram, write_json};
 use crate::error::CliError;
 
 /// Options of `presil show`.
@@ -37,6 +38,15 @@ enum What {
     #[command(after_help = "Example: presil show model mimo-7b")]
     Model {
         /// Preset name or config.json
+        name: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// A memory standard or file: its timing rows
+    #[command(after_help = "Example: presil show standard lpddr5x-9600")]
+    Standard {
+        /// Name or TOML file
         name: String,
         /// Print one JSON document
         #[arg(long)]
@@ -79,6 +89,24 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
                 format!("{name}, with the defaults of its Hugging Face class")
             };
             write_model(out, &spec, &source)?;
+        }
+        What::Standard { name, json } => {
+            let (standard, text) = dram::standard(name)?;
+            if *json {
+                let rows: BTreeMap<&str, u64> = standard.timings.rows().into_iter().collect();
+                return write_json(
+                    out,
+                    &json!({
+                        "name": standard.name,
+                        "ck_hz": standard.ck.get(),
+                        "channel_bytes": 1u64 << standard.channel_bits,
+                        "channel_peak_bytes_per_s": standard.peak_bytes_per_s(),
+                        "timing_ck": rows,
+                    }),
+                );
+            }
+            // The file itself: its rows carry their sources.
+            out.write_all(text.as_bytes())?;
         }
         What::Energy { name, json } => {
             let table = EnergyTable::preset(name)?;

@@ -10,10 +10,10 @@ use reports::facts::{
 };
 use sha2::{Digest, Sha256};
 use sim_kernel::{Bytes, Energy, Time};
-use soc_model::soc::{OpResult, RunResult, peak_macs_per_s};
+use soc_model::soc::{MemoryTiming, OpResult, RunResult, peak_macs_per_s};
 use traces::image::ImageLayout;
 
-use super::{MemoryModel, RunRequest};
+use super::RunRequest;
 
 /// SHA-256 of a file's bytes, hexadecimal.
 pub(super) fn sha256(bytes: &[u8]) -> String {
@@ -27,7 +27,11 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
     let ops: Vec<OpFacts> = ops(q, r, first);
     RunFacts {
         soc: Named { name: q.soc.name.clone(), hash: q.soc.hash() },
-        model: ModelInfo { name: q.model.name.clone(), params: q.model.params(), quant: q.quant.name.to_string() },
+        model: ModelInfo {
+            name: q.model.name.clone(),
+            params: q.model.params(),
+            quant: q.quant.name.to_string(),
+        },
         policy: None,
         workload: Workload {
             prompt_tokens: q.prefill_tokens.into(),
@@ -49,7 +53,8 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         work: MacClass::ALL
             .into_iter()
             .map(|c| {
-                let work = FormatWork { macs: r.npu.macs[c as usize], peak_macs_per_s: peak_macs_per_s(&q.soc, c) };
+                let work =
+                    FormatWork { macs: r.npu.macs[c as usize], peak_macs_per_s: peak_macs_per_s(&q.soc, c) };
                 (c.name().to_owned(), work)
             })
             .filter(|(_, w)| w.macs > 0)
@@ -59,17 +64,14 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         thermal: None,
         dram: dram(r),
         cycles: cycles(r),
+        commands: r.commands.clone(),
         ops,
         output: None,
         memory_model: match q.memory_model {
-            MemoryModel::Sampled => reports::facts::MemoryModel::Sampled,
+            MemoryTiming::Sampled => reports::facts::MemoryModel::Sampled,
+            MemoryTiming::Burst => reports::facts::MemoryModel::Burst,
         },
-        validity: ValidityFacts {
-            band_permille: 250,
-            basis: "sampled memory within 5 % of the exact engine (tested); engines are closed forms; latencies and \
-                    energies are partly class C estimates: see MODEL.md"
-                .to_owned(),
-        },
+        validity: ValidityFacts { band_permille: 250, basis: basis(q.memory_model) },
         digest: r.digest.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config: serde_json::json!({
@@ -78,6 +80,17 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
             "prefill_chunk": super::PREFILL_CHUNK,
         }),
     }
+}
+
+/// What the band rests on.
+fn basis(memory: MemoryTiming) -> String {
+    let memory = match memory {
+        MemoryTiming::Sampled => "sampled memory within 5 % of the exact engine (tested)",
+        MemoryTiming::Burst => "every memory burst simulated",
+    };
+    format!(
+        "{memory}; engines are closed forms; latencies and energies are partly class C estimates: see MODEL.md"
+    )
 }
 
 fn energy(r: &RunResult) -> EnergyFacts {

@@ -2,6 +2,7 @@
 
 mod facts;
 mod host;
+mod trace_file;
 
 use std::path::{Path, PathBuf};
 
@@ -9,23 +10,19 @@ use reports::RunRecord;
 use reports::write::HostFacts;
 use sim_kernel::Stream;
 use soc_model::config::SocConfig;
-use soc_model::soc::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder, SocFault};
+use soc_model::soc::{
+    BuildError, FirmwareImage, Job, MemoryTiming, ModelImage, RunResult, SocBuilder, SocFault,
+};
 use traces::image::ImageLayout;
 use traces::workload::{ModelSpec, QuantScheme};
 
 use crate::error::CliError;
+use trace_file::TraceFile;
 
 /// The firmware that ships with presil.
 const FIRMWARE: &[u8] = include_bytes!("../../firmware/prebuilt/firmware.elf");
 /// Most rows of a prefill chunk unless a policy says otherwise.
 pub const PREFILL_CHUNK: u32 = 128;
-
-/// How memory is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryModel {
-    /// Every command of a systematic sample of the traffic, extrapolated between samples.
-    Sampled,
-}
 
 /// Everything that decides the result of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +40,7 @@ pub struct RunRequest {
     /// Tokens resident before the prompt.
     pub context_tokens: u32,
     /// How memory is timed.
-    pub memory_model: MemoryModel,
+    pub memory_model: MemoryTiming,
     /// Firmware to run instead of the built-in one.
     pub firmware: Option<PathBuf>,
     /// Seed of every random stream.
@@ -64,12 +61,34 @@ pub struct RunOutcome {
 /// # Errors
 /// If the input does not fit the chip, the modelled software faults, or a conservation law is broken.
 pub fn run(request: &RunRequest, progress: &mut dyn FnMut(u64)) -> Result<RunOutcome, CliError> {
+    run_traced(request, progress, None)
+}
+
+/// The same, with a Perfetto trace of it where `trace` names a file: the outcome does not depend on it. A run that
+/// faults leaves its trace, for that is when one wants to see it.
+///
+/// # Errors
+/// As [`run`], and if the trace cannot be written.
+pub fn run_traced(
+    request: &RunRequest,
+    progress: &mut dyn FnMut(u64),
+    trace: Option<&Path>,
+) -> Result<RunOutcome, CliError> {
     let clock = host::Stopwatch::start();
     let firmware = firmware(request.firmware.as_deref())?;
     let sha256 = facts::sha256(&firmware.elf);
     let layout = ImageLayout::new(&request.model, &request.quant)?;
     let soc = builder(request, firmware, &layout).build().map_err(build_error)?;
-    let result = soc.run(progress).map_err(|e: SocFault| CliError::Simulation(e.to_string()))?;
+    let outcome = match trace {
+        None => soc.run(progress),
+        Some(path) => {
+            let mut file = TraceFile::create(path, &header(request))?;
+            let outcome = soc.run_observed(progress, file.sink());
+            file.finish(&footer(&outcome))?;
+            outcome
+        }
+    };
+    let result = outcome.map_err(|e: SocFault| CliError::Simulation(e.to_string()))?;
     let host = HostFacts { host_ns: clock.nanoseconds(), events: result.events };
     let facts = facts::facts(request, &layout, &result, sha256);
     let record = RunRecord::from_facts(&facts).map_err(|laws| {
@@ -77,6 +96,37 @@ pub fn run(request: &RunRequest, progress: &mut dyn FnMut(u64)) -> Result<RunOut
         CliError::Simulation(format!("a conservation law is broken:\n  {}", all.join("\n  ")))
     })?;
     Ok(RunOutcome { record, host })
+}
+
+/// SHA-256 of the firmware a request with this file would run.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn firmware_sha256(path: Option<&Path>) -> Result<String, CliError> {
+    Ok(facts::sha256(&firmware(path)?.elf))
+}
+
+/// What a trace says about its run before it.
+fn header(q: &RunRequest) -> Vec<(&'static str, String)> {
+    vec![
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("soc", q.soc.name.clone()),
+        ("soc_hash", q.soc.hash()),
+        ("model", q.model.name.clone()),
+        ("quant", q.quant.name.to_string()),
+        ("prefill", q.prefill_tokens.to_string()),
+        ("decode", q.decode_tokens.to_string()),
+        ("context", q.context_tokens.to_string()),
+        ("seed", q.seed.to_string()),
+    ]
+}
+
+/// What a trace says about its run after it.
+fn footer(outcome: &Result<RunResult, SocFault>) -> Vec<(&'static str, String)> {
+    match outcome {
+        Ok(r) => vec![("digest", r.digest.clone())],
+        Err(fault) => vec![("fault", fault.to_string())],
+    }
 }
 
 fn build_error(e: BuildError) -> CliError {
@@ -120,6 +170,7 @@ fn builder(request: &RunRequest, firmware: FirmwareImage, layout: &ImageLayout) 
             ids: Vec::new(),
             seed: request.seed,
         },
+        memory: request.memory_model,
         reversed: false,
     }
 }
@@ -130,6 +181,6 @@ fn bulk_bytes(r: &RunRequest) -> u64 {
     let positions = u64::from(r.context_tokens) + u64::from(r.prefill_tokens) + u64::from(r.decode_tokens);
     let positions = positions.div_ceil(16) * 16;
     let kv = u64::from(m.kv_heads) * u64::from(m.head_dim) * 4 * positions * u64::from(m.layers);
-    let spill = u64::from(PREFILL_CHUNK) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 2);
+    let spill = u64::from(PREFILL_CHUNK) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
     kv + spill + u64::from(m.vocab) * 4 + 64 * 1024
 }

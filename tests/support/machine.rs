@@ -77,6 +77,8 @@ pub struct Machine {
     caps: Caps,
     model: Model,
     position: u64,
+    /// Whether some prefill chunk spilled.
+    pub spilled: bool,
 }
 
 /// What a pass over the model left.
@@ -154,6 +156,7 @@ impl Machine {
             memory,
             program,
             position: 0,
+            spilled: false,
         };
         machine.start();
         machine
@@ -199,10 +202,10 @@ impl Machine {
 
     /// Keys the running softmax takes at a time, for each position of a prompt and its continuation.
     pub fn blocks(&self, prompt: usize, tokens: usize) -> Vec<usize> {
-        let chunk = usize::try_from(self.program.chunk_rows()).expect("small");
         let mut out = Vec::new();
         while out.len() < prompt {
-            let rows = chunk.min(prompt - out.len());
+            let rows = self.program.next_rows((prompt - out.len()) as u64);
+            let rows = usize::try_from(rows).expect("small");
             let plan = Plan::new(&self.caps, &self.model, rows as u64).expect("a plan that fits");
             out.extend(std::iter::repeat_n(usize::try_from(plan.block).expect("small"), rows));
         }
@@ -216,6 +219,7 @@ impl Machine {
         let step = Step { start: self.position, rows: tokens.len() as u64, sample };
         let list = |row: u64| tokens[usize::try_from(row).expect("small")] as u64;
         let tops = self.program.prepare(&step, &mut { list }, &mut self.memory).expect("lists that fit");
+        self.spilled |= step.rows > 1 && !self.plans().1.resident;
         for (core, top) in tops.into_iter().enumerate().take(self.cores.cores.len()) {
             let n = core as u64;
             // A core without a share of the vocabulary writes no record: what lies there must not win.
@@ -253,11 +257,13 @@ impl Machine {
 
     /// Runs `prompt` in chunks and then `count - 1` decode steps; returns tokens and the logits of each.
     pub fn generate(&mut self, prompt: &[usize], count: usize) -> Vec<Sampled> {
-        let chunk = usize::try_from(self.program.chunk_rows()).expect("small");
-        let pieces = prompt.chunks(chunk).count();
         let mut out = Vec::new();
-        for (i, piece) in prompt.chunks(chunk).enumerate() {
-            out.extend(self.pass(piece, i + 1 == pieces));
+        let mut rest = prompt;
+        while !rest.is_empty() {
+            let rows = usize::try_from(self.program.next_rows(rest.len() as u64)).expect("small");
+            let (piece, left) = rest.split_at(rows);
+            out.extend(self.pass(piece, left.is_empty()));
+            rest = left;
         }
         while out.len() < count {
             let last = out.last().expect("the prompt's token").token;

@@ -22,8 +22,10 @@ fn rounded(mut x: Array1<f32>) -> Array1<f32> {
 enum Matrix {
     /// Weights as the engine decodes them.
     Float(Array2<f32>),
-    /// Integer codes and a scale a column.
+    /// Integer codes and a scale a column, for inputs quantised by row.
     Integer(Array2<i32>, Array1<f32>),
+    /// Integer codes and a scale a column, for float inputs: scaled after the sum.
+    Scaled(Array2<f32>, Array1<f32>),
 }
 
 fn integers(values: ArrayView1<f32>, most: f32, half: bool) -> (Array1<f32>, f32) {
@@ -37,7 +39,7 @@ fn integers(values: ArrayView1<f32>, most: f32, half: bool) -> (Array1<f32>, f32
 impl Matrix {
     /// From outputs x inputs.
     #[allow(clippy::cast_possible_truncation, reason = "codes are small integers")]
-    fn new(weights: Array2<f32>, quant: WeightQuant) -> Self {
+    fn new(weights: Array2<f32>, quant: WeightQuant, inputs_are: TensorFormat) -> Self {
         let (outputs, inputs) = weights.dim();
         let most = if quant.format() == TensorFormat::Int4 { 7.0 } else { 127.0 };
         match quant {
@@ -64,7 +66,10 @@ impl Matrix {
                     codes.column_mut(n).assign(&q.mapv(|q| q as i32));
                     scales[n] = scale;
                 }
-                Self::Integer(codes, scales)
+                match inputs_are {
+                    TensorFormat::Fp16 => Self::Scaled(codes.mapv(|q| q as f32), scales),
+                    _ => Self::Integer(codes, scales),
+                }
             }
         }
     }
@@ -78,6 +83,7 @@ impl Matrix {
     fn multiply(&self, x: &Array1<f32>) -> Array1<f32> {
         match self {
             Self::Float(w) => dot(x.view(), w.view()),
+            Self::Scaled(codes, scales) => dot(x.view(), codes.view()) * scales,
             Self::Integer(codes, scales) => {
                 let largest = x.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
                 let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
@@ -150,11 +156,11 @@ impl Reference {
                         .then(|| [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias].map(&mut row)),
                     head_norms: spec.qk_norm.then(|| [Tensor::QueryNorm, Tensor::KeyNorm].map(&mut row)),
                     qkv: [Tensor::Query, Tensor::Key, Tensor::Value]
-                        .map(|t| Matrix::new(get(t, l), scheme.body)),
-                    output: Matrix::new(get(Tensor::Output, l), scheme.body),
-                    gate: Matrix::new(get(Tensor::Gate, l), scheme.body),
-                    up: Matrix::new(get(Tensor::Up, l), scheme.body),
-                    down: Matrix::new(get(Tensor::Down, l), scheme.body),
+                        .map(|t| Matrix::new(get(t, l), scheme.body, scheme.activation)),
+                    output: Matrix::new(get(Tensor::Output, l), scheme.body, scheme.activation),
+                    gate: Matrix::new(get(Tensor::Gate, l), scheme.body, scheme.activation),
+                    up: Matrix::new(get(Tensor::Up, l), scheme.body, scheme.activation),
+                    down: Matrix::new(get(Tensor::Down, l), scheme.body, scheme.activation),
                     cache: [Vec::new(), Vec::new()],
                 }
             })
@@ -162,7 +168,7 @@ impl Reference {
         Self {
             embed: embed.mapv(r16),
             final_norm,
-            head: Matrix::new(head, scheme.head),
+            head: Matrix::new(head, scheme.head, scheme.activation),
             layers,
             frequencies: inverse_frequencies(spec),
             spec: spec.clone(),

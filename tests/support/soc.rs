@@ -104,7 +104,7 @@ impl Case {
         let m = &self.spec;
         let positions = self.positions();
         let kv = u64::from(m.kv_heads) * u64::from(m.head_dim) * 4 * positions * u64::from(m.layers);
-        let spill = u64::from(self.chunk) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 2);
+        let spill = u64::from(self.chunk) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
         SocBuilder {
             config: self.soc.clone(),
             firmware: FirmwareImage { place: "built-in".to_owned(), elf: FIRMWARE.to_vec() },
@@ -123,6 +123,7 @@ impl Case {
                 ids,
                 seed: SEED,
             },
+            memory: soc_model::soc::MemoryTiming::Sampled,
             reversed: false,
         }
     }

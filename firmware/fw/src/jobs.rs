@@ -59,7 +59,7 @@ impl Server<'_> {
         JOBS.store(mailbox::PHASE, 1);
         let mut done = 0;
         while done < prompt {
-            let rows = chunk.min(prompt - done);
+            let rows = self.program.next_rows(prompt - done).min(chunk);
             for token in &mut tokens[..rows as usize] {
                 *token = JOBS.load(mailbox::TOKEN_IN) as u32;
             }

@@ -427,6 +427,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
     let groups = most.div_ceil(p.chunk_panels);
     let chunks = m.h.ffn.div_ceil(p.chunk_cols);
     let total = groups * chunks;
+    let element = if m.quantised() { 1 } else { 2 };
     for jj in 0..total {
         let (group, c, b) = (jj / chunks, jj % chunks, jj % 2);
         let k0 = c * p.chunk_cols;
@@ -443,7 +444,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
             }
             continue;
         }
-        let input = Input { at: p.chunk[b as usize], stride: cols * 2, k0, cols, rows: p.rows };
+        let input = Input { at: p.chunk[b as usize], stride: cols * element, k0, cols, rows: p.rows };
         for q in first..end {
             let (head, tail, finish) = (q == first, q + 1 == end, c + 1 == chunks);
             let s = (q - from) % 2;
@@ -492,8 +493,10 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
 fn load_chunk<S: Sink>(e: &mut Emitter<S>, cx: &Context, jj: u64, b: u64, k0: u64, cols: u64) {
     let (m, p, n) = (cx.model, cx.plan, cx.caps.cores);
     let panel = m.h.panel;
+    let (element, offset) = if m.quantised() { (1, cx.h8_offset) } else { (2, cx.h_offset) };
+    let written = [(if m.quantised() { sem::H8_ALL } else { sem::H_ALL }, n)];
     let acquire: &[Sem] = match jj {
-        0 => &[(sem::H_ALL, n)],
+        0 => &written,
         1 => &[],
         _ => &[(sem::chunk_free(b), n)],
     };
@@ -502,22 +505,22 @@ fn load_chunk<S: Sink>(e: &mut Emitter<S>, cx: &Context, jj: u64, b: u64, k0: u6
         e.sync_in_order(acquire, &[(sem::chunk_full(b), 1)]);
         return;
     }
-    let plane = p.rows * panel * 2;
+    let plane = p.rows * panel * element;
     let d = Dma {
-        n0: panel * 2 / 16 - 1,
+        n0: panel * element / 16 - 1,
         n1: p.rows - 1,
         n2: to - from - 1,
-        mst1: panel * 2 / 16,
+        mst1: panel * element / 16,
         mst2: plane / 16,
-        sst1: granule(cols * 2),
-        sst2: granule(panel * 2),
+        sst1: granule(cols * element),
+        sst2: granule(panel * element),
         cmask: everyone(n),
         ..linear(
             0,
             cx.caps.misc_channel(),
             R_BULK,
-            cx.h_offset + (k0 / panel + from) * plane,
-            p.chunk[b as usize] + from * panel * 2,
+            offset + (k0 / panel + from) * plane,
+            p.chunk[b as usize] + from * panel * element,
             16,
         )
     };

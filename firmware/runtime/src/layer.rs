@@ -8,6 +8,7 @@ use crate::emit::{Emitter, R_ARENA, R_LAYER, Sink};
 use crate::norm::{after_gather, load_weights, norm};
 use crate::plan::share;
 use crate::program::Context;
+use crate::quant::quantise_hidden;
 use crate::sem;
 
 /// Writes the layer's list.
@@ -38,6 +39,9 @@ pub fn layer<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
         let input = Input { at: p.h, stride: m.h.ffn * 2, k0: 0, cols: m.h.ffn, rows: p.rows };
         project(e, &c, &mut slots, &down, input, ready);
     } else {
+        if m.quantised() {
+            quantise_hidden(e, &c);
+        }
         down_chunked(e, &c, &mut slots);
     }
     e.ret();

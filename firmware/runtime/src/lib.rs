@@ -18,6 +18,7 @@ pub mod model;
 pub mod norm;
 pub mod plan;
 pub mod program;
+pub mod quant;
 pub mod sem;
 
 pub use caps::Caps;

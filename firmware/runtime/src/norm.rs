@@ -89,9 +89,21 @@ pub fn quantise<S: Sink>(
     acquire: &[Sem],
     post: &[Sem],
 ) {
+    quantise_rows(e, cx, (at, stride, cx.plan.a_scale), (rows, cols), acquire, post);
+}
+
+/// The same with the scales' place given.
+pub fn quantise_rows<S: Sink>(
+    e: &mut Emitter<S>,
+    cx: &Context,
+    (at, stride, scales): (u64, u64, u64),
+    (rows, cols): (u64, u64),
+    acquire: &[Sem],
+    post: &[Sem],
+) {
     let v = VecOp {
         x: granule(at),
-        y: granule(cx.plan.a_scale),
+        y: granule(scales),
         d: granule(at),
         rows: rows - 1,
         cols: cols - 1,
@@ -196,8 +208,7 @@ fn spilled_norm<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     }
 }
 
-/// Puts the embedding rows of `tokens` into the residual stream. Entry `i` of the first half of the commands,
-/// one a token, carries the token's row address: see [`patch_embedding`].
+/// Puts the embedding rows of `tokens` into the residual stream: one DMA a token, then widening to fp32.
 pub fn embed<S: Sink>(e: &mut Emitter<S>, cx: &Context, tokens: &mut dyn FnMut(u64) -> u64) {
     let (m, p) = (cx.model, cx.plan);
     let hidden = m.h.hidden;

@@ -104,9 +104,11 @@ impl Plan {
         if !Self::panel_fits(caps, model, rows) {
             return None;
         }
-        let resident = Self::resident(caps, model, rows);
-        // Row scales of a spilled hidden layer would need a pass of their own: quantised inputs stay resident.
-        if resident.is_some() || model.quantised() { resident } else { Self::spilled(caps, model, rows) }
+        let resident = Self::resident(caps, model, rows, caps.spm / 2);
+        // Quantised inputs can stay where weights get little room, if their rows are too long to spill.
+        resident
+            .or_else(|| Self::spilled(caps, model, rows))
+            .or_else(|| if model.quantised() { Self::resident(caps, model, rows, 0) } else { None })
     }
 
     fn constants(model: &Model, caps: &Caps, rows: u64, b: &mut Bump) -> Self {
@@ -171,7 +173,7 @@ impl Plan {
         Some(self)
     }
 
-    fn resident(caps: &Caps, model: &Model, rows: u64) -> Option<Self> {
+    fn resident(caps: &Caps, model: &Model, rows: u64, least: u64) -> Option<Self> {
         let mut b = Bump { at: 0 };
         let mut p = Self::constants(model, caps, rows, &mut b);
         p.resident = true;
@@ -192,7 +194,7 @@ impl Plan {
         let logits = p.logits_panels * model.h.panel * 4;
         p.logits = [b.take(logits), b.take(logits)];
         // Less than half the scratchpad for weights would starve the array: spill instead, where that is possible.
-        p.finish(caps, model, &mut b, if model.quantised() { 0 } else { caps.spm / 2 })
+        p.finish(caps, model, &mut b, least)
     }
 
     fn spilled(caps: &Caps, model: &Model, rows: u64) -> Option<Self> {
@@ -206,6 +208,9 @@ impl Plan {
         p.a = b.take((rows * p.a_stride).max(2 * rows * p.chunk_cols * 2));
         p.a2 = p.a;
         p.chunk = [p.a, p.a + rows * p.chunk_cols * 2];
+        if model.quantised() && !crate::quant::fits(model, &p, rows) {
+            return None;
+        }
         p.chunk_panels = (caps.acc / (rows * panel * 4)).clamp(1, 16);
         // One region, three uses that never overlap in time: attention, dense tiles, row-wise passes.
         let base = b.at;
@@ -250,6 +255,6 @@ impl Plan {
     /// Bytes of spilled residual stream and hidden layer in memory.
     #[must_use]
     pub const fn bulk_bytes(&self, model: &Model) -> u64 {
-        if self.resident { 0 } else { self.rows * (model.h.hidden * 4 + model.h.ffn * 2) }
+        if self.resident { 0 } else { self.rows * (model.h.hidden * 4 + model.h.ffn * 3) }
     }
 }

@@ -48,6 +48,8 @@ pub struct Context<'a> {
     pub x_offset: u64,
     /// Offset in bulk memory of the spilled hidden layer.
     pub h_offset: u64,
+    /// Offset in bulk memory of its int8 form.
+    pub h8_offset: u64,
     /// Offset in bulk memory of the logits.
     pub logits_offset: u64,
     /// Offset in the arena of this core's result record.
@@ -198,6 +200,17 @@ impl Program {
         self.chunk
     }
 
+    /// Rows of the next chunk when `left` rows of a prompt are left: the most that have a plan.
+    #[must_use]
+    pub fn next_rows(&self, left: u64) -> u64 {
+        let mut rows = left.min(self.chunk_rows());
+        // A rest may be too long to stay resident and too short to spill; one row always fits.
+        while rows > 1 && Plan::new(&self.base.caps, &self.base.model, rows).is_none() {
+            rows -= 1;
+        }
+        rows
+    }
+
     /// The plans in force: decode, prefill.
     #[must_use]
     pub fn plans(&self) -> (&Plan, &Plan) {
@@ -257,6 +270,7 @@ impl Base {
             positions: self.places.positions,
             x_offset: self.x_offset,
             h_offset: self.x_offset + shape.plan.rows * self.model.h.hidden * 4,
+            h8_offset: self.x_offset + shape.plan.rows * (self.model.h.hidden * 4 + self.model.h.ffn * 2),
             logits_offset: self.logits_offset,
             result_offset: result_offset(core),
             attention: shape.attention[core as usize],

@@ -106,6 +106,9 @@ pub const fn chunk_free(i: u64) -> u64 {
     54 + i
 }
 
+/// Cluster: the spilled hidden layer is quantised.
+pub const H8_ALL: u64 = 56;
+
 /// Semaphores that start at other than zero.
 pub const INITIAL: &[(u64, u64)] = &[
     (slot_free(0), 1),

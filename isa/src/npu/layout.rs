@@ -91,7 +91,7 @@ macro_rules! layout {
 layout!(
     /// Bits 63:0 of every command.
     Header, 0, 64, reserved 0 {
-    opcode: 8 "operation; the engine is opcode[7:5]",
+    opcode: 8 "operation; the engine is opcode bits 7:5",
     ext: 2 "extension words that follow (0..=3)",
     pre: 1 "a context may be switched out after this command",
     irq: 1 "raise the queue interrupt on completion",
@@ -136,7 +136,7 @@ layout!(
 });
 
 layout!(
-    /// GEMM body (opcode 0x40): C[M,N] = A[M,K] x B[K,N] with accumulation, epilogue and conversion.
+    /// GEMM body (opcode 0x40): C (M x N) = A (M x K) times B (K x N), with accumulation, epilogue and conversion.
     Gemm, 64, 192, reserved 0 {
     a: 20 "A (M x K, rows of K) in SPM, granules",
     b: 20 "B (K x N, rows of N; with tb N rows of K) in SPM, granules",

@@ -1,6 +1,6 @@
 //! Operation tables: engines, formats, vector functions, control operations.
 
-/// The unit that executes a command: opcode[7:5].
+/// The unit that executes a command: opcode bits 7:5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Engine {
     /// Sequencer (CTRL).

@@ -1,4 +1,4 @@
-//! Plots of a run as SVG text: energy by component, time by kind of op, roofline.
+//! Plots as SVG text. Of a run: energy by component, time by kind of op, roofline. Of many: scatter.
 //!
 //! Laid out by hand in pixels on the SVG backend, so that bytes depend on the record alone: no system font is
 //! opened and no text is measured. Labels are anchored where they cannot meet.
@@ -6,6 +6,7 @@
 mod bars;
 mod canvas;
 mod roofline;
+pub mod scatter;
 
 use std::collections::BTreeMap;
 

@@ -137,6 +137,7 @@ pub fn facts() -> RunFacts {
                 engine(&[("active", 1_000_000), ("idle", 590_000_000), ("dram", 9_000_000)]),
             ),
         ]),
+        commands: BTreeMap::from([("npu.core0.mx".to_owned(), 1_200)]),
         ops: ops(),
         output: None,
         memory_model: MemoryModel::Sampled,

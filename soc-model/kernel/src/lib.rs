@@ -16,7 +16,7 @@ pub mod units;
 pub use clock::Clock;
 pub use energy::{ActionId, EnergyLedger};
 pub use port::Credits;
-pub use probe::{Probe, Sink, SpanId};
+pub use probe::{Arguments, Flow, Name, Names, Probe, Sink, Track, TrackInfo, TrackKind};
 pub use queue::{Digest, EventCode, EventQueue, Phase, Rank, RankTable};
 pub use random::Stream;
 pub use stats::{Counter, StatRow, Unit};

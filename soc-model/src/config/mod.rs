@@ -91,3 +91,13 @@ pub fn resolve(soc: &str, sets: &[String]) -> Result<Resolved, ConfigError> {
     let config = validate::validate(&raw, &entries)?;
     Ok(Resolved { config, entries })
 }
+
+/// Checks that a `path=value` names a value of this SoC and has its type; ranges and relations are [`resolve`]'s.
+///
+/// # Errors
+/// What is wrong with it, or with the SoC.
+pub fn check_set(soc: &str, option: &str) -> Result<(), ConfigError> {
+    let shape = shape::soc_shape();
+    let mut entries = layer::read(soc, &shape)?;
+    layer::set(&mut entries, &shape, option).map_err(ConfigError::from)
+}

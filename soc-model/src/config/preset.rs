@@ -1,14 +1,16 @@
 //! The presets built into the program.
 
+use crate::dram::standard::STANDARDS;
+
 /// SoC presets by name.
-const SOCS: [(&str, &str); 3] = [
+const SOCS: [(&str, &str); 6] = [
     ("xring-o1", include_str!("../../presets/soc/xring-o1.toml")),
     ("snapdragon-8-gen3", include_str!("../../presets/soc/snapdragon-8-gen3.toml")),
+    ("snapdragon-8-elite", include_str!("../../presets/soc/snapdragon-8-elite.toml")),
+    ("a18-pro", include_str!("../../presets/soc/a18-pro.toml")),
+    ("tensor-g4", include_str!("../../presets/soc/tensor-g4.toml")),
     ("tiny", include_str!("../../presets/soc/tiny.toml")),
 ];
-
-/// Standards and speed bins a configuration may name.
-pub(crate) const STANDARDS: [&str; 3] = ["lpddr5-6400", "lpddr5x-8533", "lpddr5x-9600"];
 
 /// Names of the SoC presets.
 pub fn soc_names() -> impl Iterator<Item = &'static str> {
@@ -17,7 +19,7 @@ pub fn soc_names() -> impl Iterator<Item = &'static str> {
 
 /// Names of the memory standards and speed bins.
 pub fn standard_names() -> impl Iterator<Item = &'static str> {
-    STANDARDS.into_iter()
+    STANDARDS.iter().map(|(name, _)| *name)
 }
 
 pub(crate) fn soc_text(name: &str) -> Option<&'static str> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::{ConfigError, Problem, suggestion};
 use super::layer::Entries;
-use super::preset::STANDARDS;
+use super::preset::standard_names;
 use super::raw::{RawCache, RawCluster, RawEnergyClass, RawFormat, RawInOrder, RawNpu, RawSoc, Switch};
 use super::resolved::{
     BootConfig, CacheConfig, ClusterConfig, CoreConfig, DramConfig, EnergyClass, FabricConfig, InOrderConfig,
@@ -194,9 +194,10 @@ impl Checks<'_> {
 
     fn dram(&mut self, raw: &RawSoc) {
         let dram = &raw.dram;
-        if !STANDARDS.contains(&dram.standard.as_str()) {
+        let standards: Vec<&str> = standard_names().collect();
+        if !standards.contains(&dram.standard.as_str()) {
             let message = format!("unknown memory standard `{}`", dram.standard);
-            self.fail("dram.standard", message, suggestion(&dram.standard, &STANDARDS));
+            self.fail("dram.standard", message, suggestion(&dram.standard, &standards));
         }
         self.power_of_two("dram.channels", dram.channels.into(), 1, 16);
         let frequency_scale = dram.frequency_scale.0;

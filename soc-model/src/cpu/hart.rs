@@ -188,6 +188,12 @@ impl Hart {
         self.instret
     }
 
+    /// Interrupts taken.
+    #[must_use]
+    pub fn interrupts_taken(&self) -> u64 {
+        self.interrupts
+    }
+
     /// pc and address of the first access to memory that is addressed but not stored, if there was one.
     #[must_use]
     pub fn address_only_fault(&self) -> Option<(u64, u64)> {

@@ -5,7 +5,8 @@
 
 use super::interleave::Interleave;
 use super::map::MapError;
-use super::{AddressMap, Controller, Standard, Timings};
+use super::{AddressMap, BURST_BYTES, Controller, Standard, Timings};
+use sim_kernel::units::FS_PER_S;
 use sim_kernel::{Bytes, Time};
 
 /// Bytes of a CPU line.
@@ -93,6 +94,24 @@ impl DramConfig {
 
     pub(super) fn interleave(&self) -> Interleave {
         Interleave { channels: u64::from(self.channels), bytes: self.interleave_bytes }
+    }
+
+    /// Pin bandwidth of all channels in bytes a second.
+    #[must_use]
+    pub fn peak_bytes_per_s(&self) -> u64 {
+        self.ck_hz() * BURST_BYTES / self.timings().bl_min * u64::from(self.channels)
+    }
+
+    /// Latency of a read that finds another row open in its bank and the channel idle.
+    ///
+    /// # Panics
+    /// Never: a constraint is far below the range of time.
+    pub fn unloaded_read_latency(&self) -> Time {
+        let t = self.timings();
+        // Rows stay open, so a new flow finds another's: PRE, ACT1, CAS, RD, data.
+        let ck = t.rp_pb + t.rcd + 1 + t.read_latency();
+        let fs = u128::from(ck) * u128::from(FS_PER_S) / u128::from(self.ck_hz());
+        Time::new(u64::try_from(fs).expect("a constraint is far below the range of time"))
     }
 
     /// Constraints at the configured clock.

@@ -186,8 +186,8 @@ impl MemorySystem {
         self.timings = self.cfg.timings();
         self.sampler.timings = self.timings;
         let t = self.timings;
-        // Rows stay open, so a new flow finds another's: PRE, ACT1, CAS, RD, data. A write is done when taken.
-        self.read_latency = self.fs(t.rp_pb + t.rcd + 1 + t.read_latency());
+        self.read_latency = self.cfg.unloaded_read_latency().get();
+        // A write is done when taken.
         self.write_latency = self.fs(1);
         self.refresh_fs = self.fs(t.refi);
         self.entries.clear();
@@ -213,7 +213,7 @@ impl MemorySystem {
     /// Pin bandwidth of all channels in bytes a second.
     #[must_use]
     pub fn peak_bytes_per_s(&self) -> u64 {
-        self.ck_hz * BURST_BYTES / self.timings.bl_min * u64::from(self.cfg.channels)
+        self.cfg.peak_bytes_per_s()
     }
 
     /// Latency of a read that finds another row open in its bank and the channel idle.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use npu_model::cluster::SEQUENCER;
 use npu_model::{Activity, Cause, MacClass, Meter, OpKey, OpRow};
 use sim_kernel::{Clock, Energy, EnergyLedger, Hertz, MilliVolt, Time};
 
@@ -20,13 +21,16 @@ use crate::power::EnergyTable;
 
 /// Counts at one instant.
 #[derive(Clone, Debug)]
-struct Snapshot {
-    at: Time,
-    npu: Activity,
+pub(super) struct Snapshot {
+    pub(super) at: Time,
+    pub(super) npu: Activity,
     meters: Vec<(usize, &'static str, Meter)>,
+    executed: Vec<(usize, &'static str, u64)>,
+    /// Sequencer cycles: all, and those of cores that had a list.
+    sequencer: (u64, u64),
     fetched: u64,
     harts: Vec<HartStats>,
-    dram: MemoryStats,
+    pub(super) dram: MemoryStats,
     doorbells: u64,
     lines: [u64; 2],
 }
@@ -107,6 +111,8 @@ pub struct RunResult {
     pub peak_bytes_per_s: u64,
     /// Engines by name.
     pub cycles: BTreeMap<String, EngineCycles>,
+    /// Commands executed since time zero, by NPU engine; of a sequencer, all it dispatched.
+    pub commands: BTreeMap<String, u64>,
     /// Operations in order.
     pub ops: Vec<OpResult>,
     /// Digest of all events.
@@ -138,16 +144,26 @@ impl Account {
     }
 
     fn snapshot(&self, world: &World, harts: &[Hart], at: Time) -> Snapshot {
+        let meters = world.npu.meters(at);
         Snapshot {
             at,
             npu: *world.npu.total(),
-            meters: world.npu.meters(at),
+            executed: world.npu.executed(),
+            sequencer: (sequencer_cycles(&meters), active_cycles(&meters)),
+            meters,
             fetched: world.npu.fetched_bytes(),
             harts: harts.iter().map(Hart::stats).collect(),
             dram: world.chip.dram.stats().clone(),
             doorbells: world.chip.doorbells,
             lines: world.chip.lines_asked,
         }
+    }
+
+    /// Counts in the middle of a run, for windows that follow each other: waits under way are not idle.
+    pub(super) fn window(&self, world: &World, harts: &[Hart], at: Time) -> Snapshot {
+        let mut s = self.snapshot(world, harts, at);
+        s.sequencer.1 = world.npu.sequencing_cycles(at).min(s.sequencer.0);
+        s
     }
 
     /// Time zero.
@@ -172,6 +188,8 @@ impl Account {
                 .into_iter()
                 .map(|(c, n, _)| (c, n, Meter::default()))
                 .collect(),
+            executed: world.npu.executed().into_iter().map(|(c, n, _)| (c, n, 0)).collect(),
+            sequencer: (0, 0),
             fetched: 0,
             harts: vec![HartStats::default(); harts.len()],
             dram: MemoryStats { busy: vec![Time::ZERO; last.dram.busy.len()], ..MemoryStats::default() },
@@ -206,8 +224,14 @@ impl Account {
             cpu_lines: [last.lines[0] - zero.lines[0], last.lines[1] - zero.lines[1]],
             served: served(&zero.dram, &last.dram),
             decode_read_bytes: served(&first.dram, &last.dram).iter().map(|s| s.0).sum(),
-            peak_bytes_per_s: world.chip.dram.peak_bytes_per_s(),
+            peak_bytes_per_s: world.chip.dram.config().peak_bytes_per_s(),
             cycles: self.cycles(world, &zero, &last),
+            commands: last
+                .executed
+                .iter()
+                .zip(&zero.executed)
+                .map(|((core, name, b), (_, _, a))| (format!("npu{core}_{name}"), b - a))
+                .collect(),
             ops: ops(world, &k, zero.at),
             digest: world.chip.queue.digest().hex(),
             events: world.chip.queue.dispatched(),
@@ -263,16 +287,21 @@ impl Account {
         self.hart_names[hart].trim_start_matches("cpu_").trim_end_matches(|c: char| c.is_ascii_digit())
     }
 
-    fn hart_clock(&self, hart: usize) -> Clock {
+    pub(super) fn hart_clock(&self, hart: usize) -> Clock {
         Clock::new(Hertz::new(self.cfg.cpu[self.cluster_of(hart)].frequency_hz))
     }
 
-    fn coefficients(&self) -> Result<Coefficients, BuildError> {
+    pub(super) fn coefficients(&self) -> Result<Coefficients, BuildError> {
         Coefficients::new(&self.cfg, &self.table)
     }
 
     /// Energy between two snapshots, by component.
-    fn energy(&self, k: &Coefficients, from: &Snapshot, to: &Snapshot) -> BTreeMap<String, Energy> {
+    pub(super) fn energy(
+        &self,
+        k: &Coefficients,
+        from: &Snapshot,
+        to: &Snapshot,
+    ) -> BTreeMap<String, Energy> {
         let mut l = EnergyLedger::default();
         self.charge_npu(&mut l, k, from, to);
         self.charge_cpu(&mut l, k, from, to);
@@ -315,10 +344,10 @@ impl Account {
         for (component, action, attojoules, count) in k.activity(&to.npu.since(&from.npu)) {
             charge(component, action, attojoules, count);
         }
-        let active = active_cycles(to) - active_cycles(from);
-        let all = sequencer_cycles(to) - sequencer_cycles(from);
+        let all = to.sequencer.0 - from.sequencer.0;
+        let active = to.sequencer.1 - from.sequencer.1;
         charge("npu_core", "active_cycle", k.core_active, active);
-        charge("npu_core", "idle_cycle", k.core_idle, all - active);
+        charge("npu_core", "idle_cycle", k.core_idle, all.saturating_sub(active));
         let ns = (to.at - from.at).as_ns();
         charge("npu_leakage", "core_ns", k.leak_npu, ns * u64::from(self.cfg.npu.cores));
         charge("fabric", "leakage_ns", k.leak_fabric, ns);
@@ -367,14 +396,14 @@ impl Account {
 /// Classes of instructions, as the energy table's actions.
 const INSTRUCTION_CLASSES: [&str; 8] = ["alu", "mul_div", "load", "store", "amo", "branch", "fp", "system"];
 
-fn sequencer_cycles(s: &Snapshot) -> u64 {
-    s.meters.iter().filter(|m| m.1 == "sq").map(|m| m.2.total()).sum()
+fn sequencer_cycles(meters: &[(usize, &'static str, Meter)]) -> u64 {
+    meters.iter().filter(|m| m.1 == SEQUENCER).map(|m| m.2.total()).sum()
 }
 
 /// A core is active while its sequencer has a list: lists end when every engine is done.
-fn active_cycles(s: &Snapshot) -> u64 {
+fn active_cycles(meters: &[(usize, &'static str, Meter)]) -> u64 {
     let active = |m: &Meter| m.total() - m.spent()[Cause::Idle as usize];
-    s.meters.iter().filter(|m| m.1 == "sq").map(|m| active(&m.2)).sum()
+    meters.iter().filter(|m| m.1 == SEQUENCER).map(|m| active(&m.2)).sum()
 }
 
 fn served(from: &MemoryStats, to: &MemoryStats) -> [(u64, u64); 2] {
@@ -405,7 +434,7 @@ struct CpuCoefficients {
 
 /// Attojoules at the run's voltages.
 #[derive(Clone, Debug, Default)]
-struct Coefficients {
+pub(super) struct Coefficients {
     mac: [u64; 4],
     operand: [u64; 4],
     array_vmin: [u64; 4],

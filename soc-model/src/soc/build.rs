@@ -12,11 +12,13 @@ use thiserror::Error;
 use super::account::Account;
 use super::chip::{Chip, Ranks, World, bytes};
 use super::mailbox::Mailbox;
+use super::memory::{Channels, MemoryTiming};
+use super::symbols::Symbols;
 use super::{Soc, devicetree};
 use crate::config::{self, SocConfig};
 use crate::cpu::devices::{Clint, Plic, Uart};
 use crate::cpu::{CacheConfig, CoreConfig, GuestMemory, Hart, InOrderConfig, SharedCache};
-use crate::dram::{AddressMap, Controller, DramConfig, MemorySystem, Standard};
+use crate::dram::{AddressMap, Controller, DramConfig, Standard};
 
 /// Granularity of address-only ranges.
 const PAGE: u64 = 64 * 1024;
@@ -124,6 +126,8 @@ pub struct SocBuilder {
     pub model: ModelImage,
     /// Job.
     pub job: Job,
+    /// How memory is timed.
+    pub memory: MemoryTiming,
     /// Names components are registered in, reversed: a test of assembly order.
     pub reversed: bool,
 }
@@ -162,11 +166,11 @@ impl SocBuilder {
             memory: table.rank("memory"),
             mailbox: table.rank("mailbox"),
         };
-        let dram = dram(cfg, self.job.seed)?;
+        let dram = Channels::new(self.memory, dram(cfg)?, self.job.seed);
         let fabric = Clock::new(Hertz::new(cfg.fabric.frequency_hz));
         let hops = Cycles::new(u64::from(cfg.fabric.hop_latency_cycles) * u64::from(cfg.fabric.hops));
         let fabric_latency = fabric.edge(hops);
-        let npu = self.npu(dram.unloaded_read_latency() + fabric_latency * 2);
+        let npu = self.npu(dram.config().unloaded_read_latency() + fabric_latency * 2);
         let l3 = cache(&cfg.l3.cache);
         let chip = Chip {
             queue: EventQueue::new(&table),
@@ -191,6 +195,7 @@ impl SocBuilder {
             doorbells: 0,
             lines_asked: [0; 2],
             runs: Vec::new(),
+            observer: None,
         };
         let mut harts = harts;
         for (i, h) in harts.iter_mut().enumerate() {
@@ -203,6 +208,7 @@ impl SocBuilder {
             harts,
             hart_names,
             heard: super::SignOfLife::default(),
+            symbols: Symbols::new(&self.firmware.elf),
         })
     }
 
@@ -365,7 +371,7 @@ fn harts(cfg: &SocConfig) -> Result<(Vec<Hart>, Vec<String>), BuildError> {
     Ok((out, names))
 }
 
-fn dram(cfg: &SocConfig, seed: u64) -> Result<MemorySystem, BuildError> {
+fn dram(cfg: &SocConfig) -> Result<DramConfig, BuildError> {
     let d = &cfg.dram;
     let joined = |errors: Vec<String>| errors.join("; ");
     let standard = Standard::named(&d.standard)
@@ -384,5 +390,5 @@ fn dram(cfg: &SocConfig, seed: u64) -> Result<MemorySystem, BuildError> {
     config
         .validate()
         .map_err(|e| config_error("dram", joined(e.iter().map(ToString::to_string).collect())))?;
-    Ok(MemorySystem::new(config, seed))
+    Ok(config)
 }

@@ -2,17 +2,19 @@
 
 use isa::memory_map as map;
 use npu_model::{
-    BusFault as NpuBusFault, Cluster, Content, FlowRequest, Issued, Memory, NpuEvent, Outside, Requester,
+    BusFault as NpuBusFault, Cluster, Content, Executed, FlowRequest, Memory, NpuEvent, Outside, Requester,
 };
 use sim_kernel::{Addr, Bytes, Clock, Cycles, EventCode, EventQueue, Phase, Rank, Time};
 
 use super::mailbox::Mailbox;
+use super::memory::Channels;
+use super::observe::Observer;
 use crate::cpu::devices::{Clint, Plic, Uart};
 use crate::cpu::{
     Bus, BusFault, GuestMemory, InterruptLines, LineReply, LineRequest, LineSource, MemoryFault,
     SharedAccess, SharedCache,
 };
-use crate::dram::{FlowId, MemorySystem, Qos};
+use crate::dram::{FlowId, Qos};
 
 /// What happens to a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +54,7 @@ pub(super) struct Chip {
     pub(super) queue: EventQueue<Event>,
     pub(super) ranks: Ranks,
     pub(super) memory: GuestMemory,
-    pub(super) dram: MemorySystem,
+    pub(super) dram: Channels,
     pub(super) l3: SharedCache,
     pub(super) l3_clock: Clock,
     pub(super) l3_latency: Cycles,
@@ -73,6 +75,7 @@ pub(super) struct Chip {
     /// Lines the shared cache asked memory to read and to write.
     pub(super) lines_asked: [u64; 2],
     pub(super) runs: Vec<(u64, u64)>,
+    pub(super) observer: Option<Box<Observer>>,
 }
 
 /// Chip and NPU cluster: what a hart sees.
@@ -210,9 +213,22 @@ impl Outside for Chip {
         let source = map::IRQ_NPU0 + u32::try_from(core).expect("at most 8 cores");
         self.plic.set_source(source, level);
         self.lines_changed = true;
+        if let Some(o) = &mut self.observer {
+            o.interrupt_line(self.queue.now(), core, level);
+        }
     }
 
-    fn executed(&mut self, _core: usize, _engine: usize, _issued: &Issued, _start: Time, _end: Time) {}
+    fn executed(&mut self, core: usize, engine: usize, what: &Executed<'_>) {
+        if let Some(o) = &mut self.observer {
+            o.executed(core, engine, what);
+        }
+    }
+
+    fn sequenced(&mut self, core: usize, start: Time, end: Time, cycles: u64, commands: u64) {
+        if let Some(o) = &mut self.observer {
+            o.sequenced(core, start, end, cycles, commands);
+        }
+    }
 }
 
 impl World {
@@ -272,7 +288,7 @@ impl Bus for World {
     fn mmio_store(
         &mut self,
         now: Time,
-        _hart: usize,
+        hart: usize,
         addr: u64,
         size: u8,
         value: u64,
@@ -293,6 +309,13 @@ impl Bus for World {
             _ => {
                 let core = usize::try_from(offset / map::NPU_STRIDE).expect("at most 8 cores");
                 let register = offset % map::NPU_STRIDE;
+                if let Some(o) = &mut self.chip.observer {
+                    match register {
+                        isa::npu::registers::QTAIL => o.doorbell(now, hart, core),
+                        isa::npu::registers::IRQ_ACK => o.acknowledged(now, hart, core),
+                        _ => {}
+                    }
+                }
                 if !self.npu.store(now, core, register, value, &mut self.chip) {
                     return Err(BusFault::Unmapped(addr));
                 }

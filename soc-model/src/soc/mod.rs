@@ -15,8 +15,11 @@ mod build;
 mod chip;
 mod devicetree;
 mod mailbox;
+mod memory;
+mod observe;
+mod symbols;
 
-use sim_kernel::{Cycles, Time};
+use sim_kernel::{Cycles, Sink, Time};
 use thiserror::Error;
 
 use crate::cpu::{Hart, Stop};
@@ -24,6 +27,9 @@ use crate::cpu::{Hart, Stop};
 pub use account::{Account, EngineCycles, OpResult, Phases, RunResult, peak_macs_per_s};
 pub use build::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder};
 use chip::{Event, World};
+pub use memory::MemoryTiming;
+use observe::Observer;
+use symbols::Symbols;
 
 /// The modelled software, or the model, came to an end it should not have.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -99,6 +105,7 @@ pub struct Soc {
     hart_names: Vec<String>,
     account: Account,
     heard: SignOfLife,
+    symbols: Symbols,
 }
 
 impl Soc {
@@ -107,6 +114,62 @@ impl Soc {
     /// # Errors
     /// The fault that ended the run.
     pub fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<RunResult, SocFault> {
+        self.run_to_end(progress, None)
+    }
+
+    /// The same, shown to `sink` while it happens; also what led to a fault is shown.
+    ///
+    /// # Errors
+    /// The fault that ended the run.
+    pub fn run_observed(
+        mut self,
+        progress: &mut dyn FnMut(u64),
+        sink: &mut dyn Sink,
+    ) -> Result<RunResult, SocFault> {
+        let channels = self.world.chip.dram.config().channels as usize;
+        let observer = Observer::new(&self.world.npu, &self.hart_names, channels, &self.account);
+        self.world.chip.observer = Some(Box::new(observer));
+        let outcome = self.run_to_end(progress, Some(sink));
+        if let Some(mut o) = self.world.chip.observer.take() {
+            let end = self.end(self.world.chip.queue.now());
+            o.sample(end, &self.account, &self.world, &self.harts);
+            o.close(end);
+            if let Ok(result) = &outcome {
+                o.accounts(result, |engine| self.hertz_of(engine));
+            }
+            o.drain(sink);
+        }
+        outcome
+    }
+
+    fn hertz_of(&self, engine: &str) -> u64 {
+        if let Some(hart) = self.hart_names.iter().position(|h| h == engine) {
+            return self.account.hart_clock(hart).frequency().get();
+        }
+        if engine.starts_with("npu") {
+            return self.world.npu.clock().frequency().get();
+        }
+        self.world.chip.dram.config().ck_hz()
+    }
+
+    /// After every event of an observed run.
+    fn observe(&mut self, now: Time, sink: &mut dyn Sink) {
+        let Some(mut o) = self.world.chip.observer.take() else { return };
+        if o.due(now) {
+            o.sample(now, &self.account, &self.world, &self.harts);
+        }
+        o.tokens(&self.world.chip.mailbox.tokens);
+        if o.full() {
+            o.drain(sink);
+        }
+        self.world.chip.observer = Some(o);
+    }
+
+    fn run_to_end(
+        &mut self,
+        progress: &mut dyn FnMut(u64),
+        mut sink: Option<&mut dyn Sink>,
+    ) -> Result<RunResult, SocFault> {
         for hart in 0..self.harts.len() {
             self.schedule_hart(hart, Time::ZERO);
         }
@@ -122,6 +185,9 @@ impl Soc {
                 Event::Job => self.start_job(now),
             }
             self.settle(now);
+            if let Some(sink) = &mut sink {
+                self.observe(now, *sink);
+            }
             self.check(now)?;
             let tokens = self.world.chip.mailbox.tokens.len();
             if tokens != told {
@@ -149,7 +215,14 @@ impl Soc {
         }
         self.scheduled[hart] = None;
         let until = now + Time::from_ns(1000);
+        let (pc, ran) = (self.harts[hart].pc(), self.harts[hart].instructions());
+        let slept = self.harts[hart].asleep();
         let stop = self.harts[hart].run(now, until, &mut self.world);
+        if let Some(o) = &mut self.world.chip.observer
+            && !(slept && self.harts[hart].asleep() && self.harts[hart].instructions() == ran)
+        {
+            o.hart_ran(&self.harts[hart], hart, now, pc, &self.symbols);
+        }
         match stop {
             Stop::Wfi => {
                 let timer = self.harts[hart].enabled_interrupts() >> 7 & 1 == 1;
@@ -184,7 +257,7 @@ impl Soc {
     fn memory_event(&mut self, now: Time) {
         let World { chip, npu } = &mut self.world;
         if chip.memory_due != Some(now) {
-            // An earlier completion took this one's place, and has been handled.
+            // An event that an earlier one made superfluous; the one that is due stands in the queue.
             return;
         }
         chip.memory_due = None;
@@ -228,6 +301,10 @@ impl Soc {
             return self.world.chip.schedule_job(now + Time::from_ns(20_000));
         }
         self.account.start(&self.world, &self.harts, now);
+        if let Some(mut o) = self.world.chip.observer.take() {
+            o.time_zero(now, &self.account, &self.world, &self.harts);
+            self.world.chip.observer = Some(o);
+        }
         self.world.chip.ring_job();
     }
 

@@ -70,7 +70,13 @@ pub(crate) fn unknown_name(place: &str, what: &str, name: &str, valid: &[&str]) 
     let mut best: Option<(&str, f64)> = None;
     for candidate in valid {
         let slip = strsim::damerau_levenshtein(name, candidate) == 1;
-        let likeness = if slip { 1.0 } else { strsim::jaro_winkler(name, candidate) };
+        // An unfinished name means more than a slip of one character.
+        let unfinished = name.len() >= 3 && candidate.starts_with(name);
+        let likeness = match (unfinished, slip) {
+            (true, _) => 2.0,
+            (false, true) => 1.0,
+            (false, false) => strsim::jaro_winkler(name, candidate),
+        };
         if likeness > best.map_or(0.7, |(_, so_far)| so_far) {
             best = Some((candidate, likeness));
         }

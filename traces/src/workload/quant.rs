@@ -92,7 +92,7 @@ pub struct QuantScheme {
 
 impl QuantScheme {
     /// Every scheme.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self {
             name: "w4a16-g128",
             body: WeightQuant::Grouped { format: TensorFormat::Int4, group: 128 },
@@ -108,6 +108,14 @@ impl QuantScheme {
             embedding: TensorFormat::Fp16,
             kv: TensorFormat::Fp16,
             activation: TensorFormat::Int8,
+        },
+        Self {
+            name: "w8a16",
+            body: WeightQuant::PerChannel(TensorFormat::Int8),
+            head: WeightQuant::PerChannel(TensorFormat::Int8),
+            embedding: TensorFormat::Fp16,
+            kv: TensorFormat::Fp16,
+            activation: TensorFormat::Fp16,
         },
         Self {
             name: "fp16",
