@@ -34,10 +34,6 @@ fn a_random_chip_runs_a_random_model_or_says_why_not() {
                 firmware: None,
                 seed,
             };
-            eprintln!(
-                "CASE {sets:?} {:?} {} {prefill_tokens} {decode_tokens} {context_tokens}",
-                request.model, request.quant.name
-            );
             ran.set(ran.get() + 1);
             match run(&request, &mut |_| {}) {
                 Ok(outcome) => {

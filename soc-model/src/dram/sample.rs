@@ -23,6 +23,8 @@ pub const KEPT_RUNS: usize = 256;
 /// A flow with more runs than this is a pattern that a sample continues from its start; after the end of one with
 /// fewer, a sample goes on somewhere else, as the requester's next flow would.
 const PATTERN_RUNS: usize = 8;
+/// Bursts offered in one CK at most: runs that lie in one burst merge in the queue and never fill it.
+const MOST_BURSTS: u64 = 256;
 const PROBE_TAG: u32 = u32::MAX;
 
 /// Sums over samples of one kind of load.
@@ -123,8 +125,10 @@ impl Sampler {
                 c.walked += 1;
                 return a;
             }
+            // Writes that come round again before the first has left the queue would merge with it for ever.
+            let least = if self.cursors[turn].write { u64::from(self.controller.write_buffer) } else { 0 };
             let c = &mut self.cursors[turn];
-            if c.own && flows[turn].runs.len() > PATTERN_RUNS && c.walked > 0 {
+            if c.own && flows[turn].runs.len() > PATTERN_RUNS && c.walked > least {
                 c.walker = Walker::new(self.il, c.walker.channel());
                 c.walked = 0;
                 continue;
@@ -147,7 +151,7 @@ impl Sampler {
         turn: &mut usize,
         waiting: &mut Option<Request>,
     ) {
-        loop {
+        for _ in 0..MOST_BURSTS {
             let write = self.cursors[*turn].write;
             if !engine.has_room(write, false) {
                 return;

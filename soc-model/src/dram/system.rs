@@ -603,6 +603,7 @@ impl MemorySystem {
                 Sampled { runs: &flow.runs, skip, write: s.write }
             })
             .collect();
+        let peak = self.peak_bytes_per_s() / channels;
         let m = self.sampler.run(index as u64, &sampled);
         self.stats.samples += 1;
         let e = &mut self.entries[entry];
@@ -621,7 +622,8 @@ impl MemorySystem {
         let blocked = t.rfc_ab + t.rc;
         let refresh_ck = if self.cfg.controller.refresh { blocked * blocked / (2 * t.refi) } else { 0 };
         let line = line + u128::from(refresh_ck) * u128::from(FS_PER_S) / u128::from(self.ck_hz);
-        e.bytes_per_s = u64::try_from(rate).expect("a bandwidth");
+        // Writes that merge in the queue cost no data beat; what is served still passes the pins.
+        e.bytes_per_s = u64::try_from(rate).expect("a bandwidth").min(peak);
         e.line_fs = u64::try_from(line).expect("a latency");
         e.activates_scaled =
             u64::try_from((u128::from(s.activates) << 20) / bytes).expect("less than one a byte");
