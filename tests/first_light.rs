@@ -1,6 +1,7 @@
 //! The default run of `presil run` and its neighbours against physics and closed forms.
 
 use presil::session::{RunRequest, run};
+use reports::RunRecord;
 use serde_json::Value;
 use soc_model::config::resolve;
 use soc_model::soc::MemoryTiming;
@@ -8,6 +9,13 @@ use traces::workload::{ModelSpec, QuantScheme, load_model};
 
 /// One run; its record as JSON.
 fn record(soc: &str, sets: &[&str], model: &str, tokens: (u32, u32)) -> (RunRequest, Value) {
+    let (request, record) = outcome(soc, sets, model, tokens);
+    let json = record.to_json().expect("a record");
+    (request, serde_json::from_str(&json).expect("JSON"))
+}
+
+/// One run; its record.
+fn outcome(soc: &str, sets: &[&str], model: &str, tokens: (u32, u32)) -> (RunRequest, RunRecord) {
     let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
     let request = RunRequest {
         soc: resolve(soc, &sets).expect("a chip").config,
@@ -21,8 +29,34 @@ fn record(soc: &str, sets: &[&str], model: &str, tokens: (u32, u32)) -> (RunRequ
         seed: 0,
     };
     let outcome = run(&request, &mut |_| {}).expect("the run ends");
-    let json = outcome.record.to_json().expect("a record");
-    (request, serde_json::from_str(&json).expect("JSON"))
+    (request, outcome.record)
+}
+
+/// The README shows what the default run prints, and its roofline: `PRESIL_BLESS=1` renews both.
+fn check_readme(record: &RunRecord) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = reports::summary::text(record);
+    let shown: String =
+        text.lines().take_while(|l| !l.starts_with("Memory")).map(|l| format!("{l}\n")).collect();
+    let plot = reports::plots::roofline(record).expect("a plot");
+    let (readme, svg) = (root.join("README.md"), root.join("docs/roofline.svg"));
+    let page = std::fs::read_to_string(&readme).expect("README.md");
+    let (open, close) = ("<!-- default run -->\n```text\n", "```\n<!-- end -->");
+    let from = page.find(open).expect("the README's example") + open.len();
+    let to = from + page[from..].find(close).expect("the end of the README's example");
+    #[allow(clippy::disallowed_methods, reason = "blessing is asked for by the environment, as insta does")]
+    if std::env::var("PRESIL_BLESS").is_ok() {
+        std::fs::write(&readme, format!("{}{shown}{}", &page[..from], &page[to..]))
+            .expect("README.md is written");
+        std::fs::write(&svg, &plot).expect("the plot is written");
+        return;
+    }
+    assert_eq!(&page[from..to], shown, "README.md shows another run; PRESIL_BLESS=1 renews it");
+    assert_eq!(
+        std::fs::read_to_string(&svg).expect("docs/roofline.svg"),
+        plot,
+        "docs/roofline.svg is another run's"
+    );
 }
 
 fn number(v: &Value, path: &str) -> f64 {
@@ -95,7 +129,9 @@ fn check_macs(request: &RunRequest, r: &Value) {
 
 #[test]
 fn the_default_run_obeys_physics() {
-    let (request, r) = record("xring-o1", &[], "mimo-7b", (128, 16));
+    let (request, made) = outcome("xring-o1", &[], "mimo-7b", (128, 16));
+    check_readme(&made);
+    let r: Value = serde_json::from_str(&made.to_json().expect("a record")).expect("JSON");
     check_bytes(&request, &r);
     check_sums(&r);
     check_macs(&request, &r);
