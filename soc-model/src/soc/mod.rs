@@ -277,7 +277,7 @@ impl Soc {
         chip.watch_memory(now);
         if core::mem::take(&mut chip.lines_changed) {
             for hart in 0..self.harts.len() {
-                if self.scheduled[hart].is_none() && self.harts[hart].asleep() {
+                if self.harts[hart].asleep() {
                     let l = self.world.chip.lines(now, hart);
                     self.harts[hart].set_interrupt_lines(l.software, l.timer, l.external);
                     if self.harts[hart].wakes() {
