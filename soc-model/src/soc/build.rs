@@ -194,6 +194,7 @@ impl SocBuilder {
             doorbells: 0,
             lines_asked: [0; 2],
             runs: Vec::new(),
+            observed_vocab: self.model.functional.then_some(self.model.vocab),
         };
         let mut harts = harts;
         for (i, h) in harts.iter_mut().enumerate() {

@@ -92,11 +92,19 @@ impl Soc {
     ///
     /// # Errors
     /// The fault that ended the run.
-    pub fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<RunResult, SocFault> {
+    pub fn run(self, progress: &mut dyn FnMut(u64)) -> Result<RunResult, SocFault> {
+        self.run_telling(&mut |tokens| progress(tokens.len() as u64))
+    }
+
+    /// The same, but `told` hears all tokens there are, and when each arrived, after each.
+    ///
+    /// # Errors
+    /// The fault that ended the run.
+    pub fn run_telling(mut self, told: &mut dyn FnMut(&[(u32, Time)])) -> Result<RunResult, SocFault> {
         for hart in 0..self.harts.len() {
             self.schedule_hart(hart, Time::ZERO);
         }
-        let mut told = 0;
+        let mut known = 0;
         while let Some((now, rank, event)) = self.world.chip.queue.pop() {
             match event {
                 Event::Hart(hart) => self.run_hart(now, hart as usize)?,
@@ -109,10 +117,10 @@ impl Soc {
             }
             self.settle(now);
             self.check(now)?;
-            let tokens = self.world.chip.mailbox.tokens.len();
-            if tokens != told {
-                told = tokens;
-                progress(tokens as u64);
+            let tokens = &self.world.chip.mailbox.tokens;
+            if tokens.len() != known {
+                known = tokens.len();
+                told(tokens);
             }
             if self.finished() {
                 return Ok(self.account.finish(&self.world, &self.harts, self.end(now)));
