@@ -65,7 +65,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         dram: dram(r),
         cycles: cycles(r),
         ops,
-        output: None,
+        output: q.text.as_ref().map(|job| super::output(job, &r.tokens, &r.logprobs)),
         memory_model: match q.memory_model {
             MemoryTiming::Sampled => reports::facts::MemoryModel::Sampled,
             MemoryTiming::Burst => reports::facts::MemoryModel::Burst,
@@ -73,12 +73,22 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         validity: ValidityFacts { band_permille: 250, basis: basis(q.memory_model) },
         digest: r.digest.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        config: serde_json::json!({
-            "soc": q.soc,
-            "image_bytes": layout.bytes(),
-            "prefill_chunk": super::PREFILL_CHUNK,
-        }),
+        config: config(q, layout),
     }
+}
+
+/// The resolved configuration, and for a file of weights how much wider the image is.
+fn config(q: &RunRequest, layout: &ImageLayout) -> serde_json::Value {
+    let mut config = serde_json::json!({
+        "soc": q.soc,
+        "image_bytes": layout.bytes(),
+        "prefill_chunk": super::PREFILL_CHUNK,
+    });
+    if let Some(job) = &q.text {
+        config["file_weight_bytes"] = job.model.weight_bytes().into();
+        config["file_weight_elements"] = job.model.weight_elements().into();
+    }
+    config
 }
 
 /// What the band rests on.
