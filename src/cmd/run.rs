@@ -90,9 +90,9 @@ impl Args {
             other => problems.push(other.to_string()),
         };
         let soc = resolve(&self.soc, &self.sets).map_err(|e| keep(e.into())).ok();
+        let workload = self.workload().map_err(&mut keep).ok();
         let quant = QuantScheme::named(self.quant.as_deref().unwrap_or(DEFAULT_QUANT));
         let quant = quant.map_err(|e| keep(e.into())).ok();
-        let workload = self.workload().map_err(&mut keep).ok();
         let (Some(soc), Some(workload), Some(quant)) = (soc, workload, quant) else {
             return Err(CliError::Input(problems));
         };

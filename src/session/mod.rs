@@ -11,7 +11,9 @@ use reports::facts::Output;
 use reports::write::HostFacts;
 use sim_kernel::{Stream, Time};
 use soc_model::config::SocConfig;
-use soc_model::soc::{BuildError, FirmwareImage, Job, MemoryTiming, ModelImage, SocBuilder, SocFault};
+use soc_model::soc::{
+    BuildError, FirmwareImage, Job, Listener, MemoryTiming, ModelImage, SocBuilder, SocFault,
+};
 use traces::gguf::{GgufModel, Tokenizer};
 use traces::image::ImageLayout;
 use traces::workload::{ModelSpec, QuantScheme};
@@ -86,10 +88,7 @@ pub fn run(request: &RunRequest, progress: &mut dyn FnMut(u64)) -> Result<RunOut
 ///
 /// # Errors
 /// If the input does not fit the chip, the modelled software faults, or a conservation law is broken.
-pub fn run_telling(
-    request: &RunRequest,
-    told: &mut dyn FnMut(&[(u32, Time)]),
-) -> Result<RunOutcome, CliError> {
+pub fn run_telling(request: &RunRequest, told: Listener) -> Result<RunOutcome, CliError> {
     let clock = host::Stopwatch::start();
     let firmware = firmware(request.firmware.as_deref())?;
     let sha256 = facts::sha256(&firmware.elf);

@@ -106,7 +106,6 @@ impl DramConfig {
     ///
     /// # Panics
     /// Never: a constraint is far below the range of time.
-    #[must_use]
     pub fn unloaded_read_latency(&self) -> Time {
         let t = self.timings();
         // Rows stay open, so a new flow finds another's: PRE, ACT1, CAS, RD, data.

@@ -74,6 +74,9 @@ pub enum SocFault {
     },
 }
 
+/// Hears of a run's tokens: all there are, and when each arrived.
+pub type Listener<'a> = &'a mut dyn FnMut(&[(u32, Time)]);
+
 /// Instructions all harts together may retire without a mailbox access before the run counts as hung.
 const PATIENCE: u64 = 4_000_000_000;
 
@@ -100,7 +103,7 @@ impl Soc {
     ///
     /// # Errors
     /// The fault that ended the run.
-    pub fn run_telling(mut self, told: &mut dyn FnMut(&[(u32, Time)])) -> Result<RunResult, SocFault> {
+    pub fn run_telling(mut self, told: Listener) -> Result<RunResult, SocFault> {
         for hart in 0..self.harts.len() {
             self.schedule_hart(hart, Time::ZERO);
         }

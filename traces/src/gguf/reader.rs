@@ -227,11 +227,11 @@ impl<R: Read> Reader<R> {
         let Some(elements) = elements.filter(|n| *n < 1 << 48) else {
             return self.bad(dims_at, name, format!("dimensions {dims:?} are none a tensor can have"));
         };
-        if dims[0] % kind.elements != 0 {
+        if !dims[0].is_multiple_of(kind.elements) {
             let message = format!("rows of {} are no multiple of {}'s {}", dims[0], kind.name, kind.elements);
             return self.bad(dims_at, name, message);
         }
-        if offset % alignment != 0 {
+        if !offset.is_multiple_of(alignment) {
             return self.bad(
                 offset_at,
                 name,
