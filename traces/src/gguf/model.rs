@@ -272,12 +272,13 @@ impl GgufModel {
         let place = path.display().to_string();
         let unreadable =
             |e: std::io::Error| WorkloadProblem::new(&place, "", format!("cannot be read: {}", e.kind()));
-        let file = File::open(path).map_err(unreadable)?;
-        let meta = file.metadata().map_err(unreadable)?;
-        if !meta.is_file() {
+        // Asked before it is opened: opening a pipe would wait for its other end.
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
             return Err(WorkloadProblem::new(&place, "", "is not a file").into());
         }
-        let contents = read(BufReader::with_capacity(1 << 16, &file), meta.len(), &place)?;
+        let file = File::open(path).map_err(unreadable)?;
+        let len = file.metadata().map_err(unreadable)?.len();
+        let contents = read(BufReader::with_capacity(1 << 16, &file), len, &place)?;
         let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let spec = Self::spec_of(&contents, &place, name)?;
         let scheme = scheme(&contents);
@@ -327,6 +328,11 @@ impl GgufModel {
         let mut layout = ImageLayout::new(&self.spec, &self.scheme)?;
         if let Some(info) = self.contents.tensors.get(FACTORS) {
             for (frequency, factor) in layout.inv_freq.iter_mut().zip(self.decode(FACTORS, info)?) {
+                if !(1e-3..=1e6).contains(&factor) {
+                    let place = format!("{} byte {}", self.path.display(), info.start);
+                    let message = format!("expected factors from 0.001 to 1000000, found {factor}");
+                    return Err(WorkloadProblem::new(place, FACTORS, message).into());
+                }
                 *frequency /= factor;
             }
         }
