@@ -79,7 +79,8 @@ fn wrong_model_files_name_file_line_and_key() {
     assert!(refused(3, &["run", "--model", &zero]).contains("num_attention_heads: is missing"));
     let image = file("image.gguf", b"GGUF\x03\0\0\0\xff\xff\xff\xff");
     assert!(
-        refused(3, &["run", "--model", &image]).contains("image.gguf: expected a Hugging Face config.json")
+        refused(3, &["run", "--model", &image])
+            .contains("image.gguf byte 8: tensor count: expected 8 bytes, the file has 4 more")
     );
     let long = ["run", "--model", "llama-2-7b", "--prefill", "4096"];
     insta::assert_snapshot!(refused(3, &long), @"error: --prefill + --decode + --context: 4112 tokens, llama-2-7b takes at most 4096");

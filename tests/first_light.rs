@@ -27,6 +27,7 @@ fn outcome(soc: &str, sets: &[&str], model: &str, tokens: (u32, u32)) -> (RunReq
         memory_model: MemoryTiming::Sampled,
         firmware: None,
         seed: 0,
+        text: None,
     };
     let outcome = run(&request, &mut |_| {}).expect("the run ends");
     (request, outcome.record)

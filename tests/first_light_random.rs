@@ -33,6 +33,7 @@ fn a_random_chip_runs_a_random_model_or_says_why_not() {
                 memory_model,
                 firmware: None,
                 seed,
+                text: None,
             };
             ran.set(ran.get() + 1);
             match run(&request, &mut |_| {}) {

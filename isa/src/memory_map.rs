@@ -61,6 +61,9 @@ pub mod mailbox {
     pub const ERROR: u64 = 0x40;
     /// WO: 1 = the phase that follows is prefill, 2 = decode; for accounting only.
     pub const PHASE: u64 = 0x48;
+    /// WO: address of the logits buffer, fp32, one a token of the vocabulary; written once before READY. Whoever
+    /// sits on the other side may look there when a token arrives.
+    pub const LOGITS: u64 = 0x50;
 }
 
 /// Codes the firmware writes to the mailbox's ERROR register.

@@ -66,7 +66,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         cycles: cycles(r),
         commands: r.commands.clone(),
         ops,
-        output: None,
+        output: q.text.as_ref().map(|job| super::output(job, &r.tokens, &r.logprobs)),
         memory_model: match q.memory_model {
             MemoryTiming::Sampled => reports::facts::MemoryModel::Sampled,
             MemoryTiming::Burst => reports::facts::MemoryModel::Burst,
@@ -74,12 +74,22 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         validity: ValidityFacts { band_permille: 250, basis: basis(q.memory_model) },
         digest: r.digest.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        config: serde_json::json!({
-            "soc": q.soc,
-            "image_bytes": layout.bytes(),
-            "prefill_chunk": super::PREFILL_CHUNK,
-        }),
+        config: config(q, layout),
     }
+}
+
+/// The resolved configuration, and for a file of weights how much wider the image is.
+fn config(q: &RunRequest, layout: &ImageLayout) -> serde_json::Value {
+    let mut config = serde_json::json!({
+        "soc": q.soc,
+        "image_bytes": layout.bytes(),
+        "prefill_chunk": super::PREFILL_CHUNK,
+    });
+    if let Some(job) = &q.text {
+        config["file_weight_bytes"] = job.model.weight_bytes().into();
+        config["file_weight_elements"] = job.model.weight_elements().into();
+    }
+    config
 }
 
 /// What the band rests on.

@@ -5,14 +5,17 @@ mod host;
 mod trace_file;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use reports::RunRecord;
+use reports::facts::Output;
 use reports::write::HostFacts;
-use sim_kernel::Stream;
+use sim_kernel::{Stream, Time};
 use soc_model::config::SocConfig;
 use soc_model::soc::{
-    BuildError, FirmwareImage, Job, MemoryTiming, ModelImage, RunResult, SocBuilder, SocFault,
+    BuildError, FirmwareImage, Job, Listener, MemoryTiming, ModelImage, RunResult, SocBuilder, SocFault,
 };
+use traces::gguf::{GgufModel, Tokenizer};
 use traces::image::ImageLayout;
 use traces::workload::{ModelSpec, QuantScheme};
 
@@ -45,6 +48,25 @@ pub struct RunRequest {
     pub firmware: Option<PathBuf>,
     /// Seed of every random stream.
     pub seed: u64,
+    /// Weights and a prompt: a functional run. Without, weights have addresses but no values.
+    pub text: Option<TextJob>,
+}
+
+/// A model with its weights, and what it is asked.
+#[derive(Clone, Debug)]
+pub struct TextJob {
+    /// The opened file.
+    pub model: Arc<GgufModel>,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Ids of the prompt.
+    pub prompt: Vec<u32>,
+}
+
+impl PartialEq for TextJob {
+    fn eq(&self, other: &Self) -> bool {
+        self.prompt == other.prompt && self.model == other.model
+    }
 }
 
 /// What a run returns.
@@ -61,29 +83,32 @@ pub struct RunOutcome {
 /// # Errors
 /// If the input does not fit the chip, the modelled software faults, or a conservation law is broken.
 pub fn run(request: &RunRequest, progress: &mut dyn FnMut(u64)) -> Result<RunOutcome, CliError> {
-    run_traced(request, progress, None)
+    run_traced(request, &mut |tokens| progress(tokens.len() as u64), None)
 }
 
-/// The same, with a Perfetto trace of it where `trace` names a file: the outcome does not depend on it. A run that
+/// The same, but `told` hears all tokens there are after each, and with a Perfetto trace of it where `trace` names a file: the outcome does not depend on it. A run that
 /// faults leaves its trace, for that is when one wants to see it.
 ///
 /// # Errors
 /// As [`run`], and if the trace cannot be written.
 pub fn run_traced(
     request: &RunRequest,
-    progress: &mut dyn FnMut(u64),
+    told: Listener,
     trace: Option<&Path>,
 ) -> Result<RunOutcome, CliError> {
     let clock = host::Stopwatch::start();
     let firmware = firmware(request.firmware.as_deref())?;
     let sha256 = facts::sha256(&firmware.elf);
-    let layout = ImageLayout::new(&request.model, &request.quant)?;
-    let soc = builder(request, firmware, &layout).build().map_err(build_error)?;
+    let layout = match &request.text {
+        Some(job) => job.model.layout()?,
+        None => ImageLayout::new(&request.model, &request.quant)?,
+    };
+    let soc = builder(request, firmware, &layout)?.build().map_err(build_error)?;
     let outcome = match trace {
-        None => soc.run(progress),
+        None => soc.run_telling(told),
         Some(path) => {
             let mut file = TraceFile::create(path, &header(request))?;
-            let outcome = soc.run_observed(progress, file.sink());
+            let outcome = soc.run_observed(told, file.sink());
             file.finish(&footer(&outcome))?;
             outcome
         }
@@ -145,20 +170,32 @@ fn firmware(path: Option<&Path>) -> Result<FirmwareImage, CliError> {
     }
 }
 
-/// The chip for a request: prompt ids drawn from the seed, memory sized for the job.
-fn builder(request: &RunRequest, firmware: FirmwareImage, layout: &ImageLayout) -> SocBuilder {
+/// What a functional run said.
+fn output(job: &TextJob, tokens: &[(u32, Time)], logprobs: &[f64]) -> Output {
+    let tokens: Vec<u32> = tokens.iter().map(|t| t.0).collect();
+    Output { text: job.tokenizer.decode(&tokens), tokens, logprobs: logprobs.to_vec() }
+}
+
+/// The chip for a request: memory sized for the job; without a text, prompt ids drawn from the seed.
+fn builder(
+    request: &RunRequest,
+    firmware: FirmwareImage,
+    layout: &ImageLayout,
+) -> Result<SocBuilder, CliError> {
     let mut ids = Stream::new(request.seed, "session", "prompt ids");
     let vocab = u64::from(request.model.vocab);
-    let prompt = (0..request.prefill_tokens)
-        .map(|_| u32::try_from(ids.below(vocab)).expect("a vocabulary fits 32 bits"))
-        .collect();
-    SocBuilder {
+    let mut drawn = || u32::try_from(ids.below(vocab)).expect("a vocabulary fits 32 bits");
+    let (prompt, stored) = match &request.text {
+        Some(job) => (job.prompt.clone(), vec![(0, job.model.image(layout)?)]),
+        None => ((0..request.prefill_tokens).map(|_| drawn()).collect(), layout.stored()),
+    };
+    Ok(SocBuilder {
         config: request.soc.clone(),
         firmware,
         model: ModelImage {
             bytes: layout.bytes(),
-            stored: layout.stored(),
-            functional: false,
+            stored,
+            functional: request.text.is_some(),
             bulk_bytes: bulk_bytes(request),
             vocab,
         },
@@ -172,7 +209,7 @@ fn builder(request: &RunRequest, firmware: FirmwareImage, layout: &ImageLayout) 
         },
         memory: request.memory_model,
         reversed: false,
-    }
+    })
 }
 
 /// Keys and values, activations of a spilled prefill chunk, logits.

@@ -35,7 +35,7 @@ pub const OPTIONS: &[(&str, Kind)] = &[
 
 /// Options of `presil run` that a sweep may not set: they say where results go, not what is run.
 #[cfg(test)]
-const NOT_SWEPT: &[&str] = &["set", "output", "json", "trace", "help"];
+const NOT_SWEPT: &[&str] = &["set", "output", "json", "trace", "prompt", "help"];
 
 /// A value of the file.
 #[derive(Clone, Debug, PartialEq, Serialize)]

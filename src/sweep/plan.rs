@@ -149,7 +149,10 @@ fn key(request: &RunRequest, firmware_sha256: &str) -> String {
         // By content, not by name.
         firmware: _,
         seed,
+        // Sweeps have no prompt option, so nothing of theirs has a text.
+        text,
     } = request;
+    assert!(text.is_none(), "a sweep cannot ask for a text");
     let canonical = json!({
         "record": reports::SCHEMA,
         "version": env!("CARGO_PKG_VERSION"),

@@ -139,7 +139,7 @@ impl Reference {
     /// From the same source an image is built from.
     pub fn new(spec: &ModelSpec, scheme: &QuantScheme, source: &mut impl TensorSource) -> Self {
         let mut get = |tensor: Tensor, layer: u32| {
-            Array2::from_shape_vec(tensor.shape(spec), source.values(tensor, layer))
+            Array2::from_shape_vec(tensor.shape(spec), source.values(tensor, layer).expect("values"))
                 .expect("the tensor's shape")
         };
         let embed = get(Tensor::Embed, 0);

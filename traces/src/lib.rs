@@ -1,6 +1,7 @@
 //! Workloads in, observations out.
 
 pub mod analysis;
+pub mod gguf;
 pub mod image;
 pub mod perfetto;
 pub mod workload;

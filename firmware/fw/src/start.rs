@@ -50,6 +50,7 @@ pub fn run(tree: usize) -> ! {
     );
     cluster.start(&program, &mut arena, places.arena.0, places.arena.1);
     interrupts::route(cluster.caps.cores);
+    JOBS.store(mailbox::LOGITS, places.bulk.0 + program.logits_offset());
     JOBS.store(mailbox::READY, 1);
     jobs::serve(&mut program, &mut cluster, &mut arena, &model, &places)
 }

@@ -85,6 +85,8 @@ pub struct RunResult {
     pub end: Time,
     /// Tokens and when they were written, from reset.
     pub tokens: Vec<(u32, Time)>,
+    /// Natural logarithm of each token's probability; empty in a shape-only run.
+    pub logprobs: Vec<f64>,
     /// Energy by component.
     pub energy: Phases<BTreeMap<String, Energy>>,
     /// Part of prefill and decode energy on the NPU's supply.
@@ -205,6 +207,7 @@ impl Account {
             zero: zero.at,
             end,
             tokens: world.chip.mailbox.tokens.clone(),
+            logprobs: world.chip.mailbox.logprobs.clone(),
             energy: Phases {
                 boot: self.energy(&k, &reset, &zero),
                 prefill: self.energy(&k, &zero, &first),

@@ -196,6 +196,7 @@ impl SocBuilder {
             lines_asked: [0; 2],
             runs: Vec::new(),
             observer: None,
+            observed_vocab: self.model.functional.then_some(self.model.vocab),
         };
         let mut harts = harts;
         for (i, h) in harts.iter_mut().enumerate() {

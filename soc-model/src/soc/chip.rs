@@ -76,6 +76,8 @@ pub(super) struct Chip {
     pub(super) lines_asked: [u64; 2],
     pub(super) runs: Vec<(u64, u64)>,
     pub(super) observer: Option<Box<Observer>>,
+    /// Tokens in the vocabulary of a functional run: the logits that are looked at when a token arrives.
+    pub(super) observed_vocab: Option<u64>,
 }
 
 /// Chip and NPU cluster: what a hart sees.
@@ -137,6 +139,16 @@ impl Chip {
 
     pub(super) fn memory_quiescent(&self) -> bool {
         self.flows.is_empty() && self.dram.quiescent()
+    }
+
+    /// Notes how probable `token` was, from the logits in memory. An observation from outside: it costs no modelled
+    /// time and changes nothing.
+    fn observe_logits(&mut self, token: u64) {
+        let (Some(vocab), Some(at)) = (self.observed_vocab, self.mailbox.logits()) else { return };
+        let mut content = vec![0; usize::try_from(vocab * 4).unwrap_or(0)];
+        if self.memory.read_bytes(Addr::new(at), &mut content).is_ok() {
+            self.mailbox.logprobs.extend(log_probability(&content, token));
+        }
     }
 
     pub(super) fn lines(&self, now: Time, hart: usize) -> InterruptLines {
@@ -305,6 +317,7 @@ impl Bus for World {
             }
             _ if size != 8 => return Err(BusFault::Width { addr, size }),
             map::MAILBOX if !c.mailbox.store(now, offset, value) => return Err(BusFault::Unmapped(addr)),
+            map::MAILBOX if offset == map::mailbox::TOKEN_OUT => c.observe_logits(value),
             map::MAILBOX => {}
             _ => {
                 let core = usize::try_from(offset / map::NPU_STRIDE).expect("at most 8 cores");
@@ -333,6 +346,16 @@ impl Bus for World {
     fn mtime(&mut self, now: Time) -> u64 {
         self.chip.clint.mtime(now)
     }
+}
+
+/// Natural logarithm of a token's softmax over little-endian fp32 logits.
+fn log_probability(logits: &[u8], token: u64) -> Option<f64> {
+    let value = |b: &[u8; 4]| f64::from(f32::from_le_bytes(*b));
+    let (all, _) = logits.as_chunks::<4>();
+    let chosen = value(all.get(usize::try_from(token).ok()?)?);
+    let most = all.iter().map(value).fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = all.iter().map(|b| libm::exp(value(b) - most)).sum();
+    Some(chosen - most - libm::log(sum))
 }
 
 /// Bytes as the kernel's quantity.

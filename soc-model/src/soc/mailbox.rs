@@ -17,9 +17,12 @@ pub(super) struct Mailbox {
     done: bool,
     error: Option<u64>,
     first: Option<Time>,
+    logits: Option<u64>,
     accesses: u64,
     /// Generated tokens and when they were written.
     pub(super) tokens: Vec<(u32, Time)>,
+    /// Natural logarithm of each token's probability, where the logits have values.
+    pub(super) logprobs: Vec<f64>,
 }
 
 impl Mailbox {
@@ -45,6 +48,10 @@ impl Mailbox {
     }
     pub(super) const fn error(&self) -> Option<u64> {
         self.error
+    }
+    /// Address of the logits, as the firmware told it.
+    pub(super) const fn logits(&self) -> Option<u64> {
+        self.logits
     }
     pub(super) fn take_ready(&mut self) -> bool {
         core::mem::take(&mut self.ready)
@@ -84,6 +91,7 @@ impl Mailbox {
             reg::READY => self.ready = true,
             reg::ERROR => self.error = Some(value),
             reg::PHASE => {}
+            reg::LOGITS => self.logits = Some(value),
             _ => return false,
         }
         true

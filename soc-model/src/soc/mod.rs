@@ -78,6 +78,9 @@ pub enum SocFault {
     },
 }
 
+/// Hears of a run's tokens: all there are, and when each arrived.
+pub type Listener<'a> = &'a mut dyn FnMut(&[(u32, Time)]);
+
 /// Instructions all harts together may retire without a mailbox access or a doorbell before the run counts as hung:
 /// some fifty times what the shipped firmware needs to build its largest lists.
 const PATIENCE_INSTRUCTIONS: u64 = 50_000_000;
@@ -113,23 +116,27 @@ impl Soc {
     ///
     /// # Errors
     /// The fault that ended the run.
-    pub fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<RunResult, SocFault> {
-        self.run_to_end(progress, None)
+    pub fn run(self, progress: &mut dyn FnMut(u64)) -> Result<RunResult, SocFault> {
+        self.run_telling(&mut |tokens| progress(tokens.len() as u64))
+    }
+
+    /// The same, but `told` hears all tokens there are, and when each arrived, after each.
+    ///
+    /// # Errors
+    /// The fault that ended the run.
+    pub fn run_telling(mut self, told: Listener) -> Result<RunResult, SocFault> {
+        self.run_to_end(told, None)
     }
 
     /// The same, shown to `sink` while it happens; also what led to a fault is shown.
     ///
     /// # Errors
     /// The fault that ended the run.
-    pub fn run_observed(
-        mut self,
-        progress: &mut dyn FnMut(u64),
-        sink: &mut dyn Sink,
-    ) -> Result<RunResult, SocFault> {
+    pub fn run_observed(mut self, told: Listener, sink: &mut dyn Sink) -> Result<RunResult, SocFault> {
         let channels = self.world.chip.dram.config().channels as usize;
         let observer = Observer::new(&self.world.npu, &self.hart_names, channels, &self.account);
         self.world.chip.observer = Some(Box::new(observer));
-        let outcome = self.run_to_end(progress, Some(sink));
+        let outcome = self.run_to_end(told, Some(sink));
         if let Some(mut o) = self.world.chip.observer.take() {
             let end = self.end(self.world.chip.queue.now());
             o.sample(end, &self.account, &self.world, &self.harts);
@@ -165,15 +172,11 @@ impl Soc {
         self.world.chip.observer = Some(o);
     }
 
-    fn run_to_end(
-        &mut self,
-        progress: &mut dyn FnMut(u64),
-        mut sink: Option<&mut dyn Sink>,
-    ) -> Result<RunResult, SocFault> {
+    fn run_to_end(&mut self, told: Listener, mut sink: Option<&mut dyn Sink>) -> Result<RunResult, SocFault> {
         for hart in 0..self.harts.len() {
             self.schedule_hart(hart, Time::ZERO);
         }
-        let mut told = 0;
+        let mut known = 0;
         while let Some((now, rank, event)) = self.world.chip.queue.pop() {
             match event {
                 Event::Hart(hart) => self.run_hart(now, hart as usize)?,
@@ -189,10 +192,10 @@ impl Soc {
                 self.observe(now, *sink);
             }
             self.check(now)?;
-            let tokens = self.world.chip.mailbox.tokens.len();
-            if tokens != told {
-                told = tokens;
-                progress(tokens as u64);
+            let tokens = &self.world.chip.mailbox.tokens;
+            if tokens.len() != known {
+                known = tokens.len();
+                told(tokens);
             }
             if self.finished() {
                 return Ok(self.account.finish(&self.world, &self.harts, self.end(now)));

@@ -78,7 +78,10 @@ impl Tensor {
 /// Gives the values of a model's tensors.
 pub trait TensorSource {
     /// All values of `tensor` in `layer` (0 for those that are none of a layer's), row by row.
-    fn values(&mut self, tensor: Tensor, layer: u32) -> Vec<f32>;
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn values(&mut self, tensor: Tensor, layer: u32) -> Result<Vec<f32>, WorkloadError>;
 }
 
 /// Random weights that keep activations near unit size.
@@ -96,7 +99,7 @@ pub fn random_tensors(seed: u64, spec: &ModelSpec) -> RandomTensors {
 
 impl TensorSource for RandomTensors {
     #[allow(clippy::cast_precision_loss, reason = "24 random bits and small widths are exact")]
-    fn values(&mut self, tensor: Tensor, layer: u32) -> Vec<f32> {
+    fn values(&mut self, tensor: Tensor, layer: u32) -> Result<Vec<f32>, WorkloadError> {
         let (rows, cols) = tensor.shape(&self.spec);
         let mut stream = Stream::new(self.seed, &format!("layer{layer}"), &format!("{tensor:?}"));
         let (centre, spread) = match tensor {
@@ -109,19 +112,18 @@ impl TensorSource for RandomTensors {
             _ => (0.0, (3.0 / cols as f32).sqrt()),
         };
         let scale = spread / (1 << 23) as f32;
-        (0..rows * cols)
-            .map(|_| {
-                let bits = u32::try_from(stream.next_u64() >> 40).expect("24 bits");
-                centre + (bits as f32 - (1 << 23) as f32) * scale
-            })
-            .collect()
+        let value = |_| {
+            let bits = u32::try_from(stream.next_u64() >> 40).expect("24 bits");
+            centre + (bits as f32 - (1 << 23) as f32) * scale
+        };
+        Ok((0..rows * cols).map(value).collect())
     }
 }
 
 /// Builds the whole image of `spec` under `scheme`. Meant for models small enough to compute functionally.
 ///
 /// # Errors
-/// If there is no layout.
+/// If there is no layout, or values cannot be read.
 ///
 /// # Panics
 /// If the source returns a wrong number of values, or the image does not fit the host's memory.
@@ -131,36 +133,55 @@ pub fn build_image(
     source: &mut impl TensorSource,
 ) -> Result<(ImageLayout, Vec<u8>), WorkloadError> {
     let layout = ImageLayout::new(spec, scheme)?;
+    let image = fill_image(&layout, spec, scheme, source)?;
+    Ok((layout, image))
+}
+
+/// Fills the image of a layout that was made for `spec` and `scheme`.
+///
+/// # Errors
+/// If values cannot be read.
+///
+/// # Panics
+/// If the source returns a wrong number of values, or the image does not fit the host's memory.
+pub fn fill_image(
+    layout: &ImageLayout,
+    spec: &ModelSpec,
+    scheme: &QuantScheme,
+    source: &mut impl TensorSource,
+) -> Result<Vec<u8>, WorkloadError> {
     let h = layout.header;
     let mut image = Image { bytes: vec![0; index(h.bytes)], panel: index(h.panel) };
     for (at, bytes) in layout.stored() {
         image.put(at, &bytes);
     }
     let mut get = |tensor: Tensor, layer: u32| {
-        let (values, (rows, cols)) = (source.values(tensor, layer), tensor.shape(spec));
+        let (values, (rows, cols)) = (source.values(tensor, layer)?, tensor.shape(spec));
         assert_eq!(values.len(), rows * cols, "{tensor:?} has {rows} x {cols} values");
-        values
+        Ok::<_, WorkloadError>(values)
     };
-    let embed = get(Tensor::Embed, 0);
+    let embed = get(Tensor::Embed, 0)?;
     for (token, row) in (0u64..).zip(embed.chunks_exact(index(h.hidden))) {
         image.put_fp16(h.embed + token * h.embed_stride, row);
     }
-    image.put_fp32(h.final_norm, &get(Tensor::FinalNorm, 0));
-    let head = if spec.tied_embedding { embed } else { get(Tensor::Head, 0) };
+    image.put_fp32(h.final_norm, &get(Tensor::FinalNorm, 0)?);
+    let head = if spec.tied_embedding { embed } else { get(Tensor::Head, 0)? };
     image.matrix(h.head, &head, index(h.hidden), scheme.head)?;
+    drop(head);
     for layer in 0..spec.layers {
         let base = h.layer0 + u64::from(layer) * h.layer_stride;
-        image.put_fp32(base + h.norm1, &get(Tensor::AttnNorm, layer));
-        image.put_fp32(base + h.norm2, &get(Tensor::FfnNorm, layer));
+        image.put_fp32(base + h.norm1, &get(Tensor::AttnNorm, layer)?);
+        image.put_fp32(base + h.norm2, &get(Tensor::FfnNorm, layer)?);
         if spec.qkv_bias {
-            let parts = [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias].map(|t| get(t, layer));
+            let [q, k, v] = [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias];
+            let parts = [get(q, layer)?, get(k, layer)?, get(v, layer)?];
             image.put_fp32(base + h.bias, &by_kv_head(spec, &parts, 1));
         }
         if spec.qk_norm {
-            image.put_fp32(base + h.qk_norm, &get(Tensor::QueryNorm, layer));
-            image.put_fp32(base + h.qk_norm + h.head_dim * 4, &get(Tensor::KeyNorm, layer));
+            image.put_fp32(base + h.qk_norm, &get(Tensor::QueryNorm, layer)?);
+            image.put_fp32(base + h.qk_norm + h.head_dim * 4, &get(Tensor::KeyNorm, layer)?);
         }
-        let parts = [Tensor::Query, Tensor::Key, Tensor::Value].map(|t| get(t, layer));
+        let parts = [get(Tensor::Query, layer)?, get(Tensor::Key, layer)?, get(Tensor::Value, layer)?];
         image.matrix(
             base + h.qkv,
             &by_kv_head(spec, &parts, index(h.hidden)),
@@ -170,10 +191,10 @@ pub fn build_image(
         for (tensor, offset) in
             [(Tensor::Output, h.out), (Tensor::Gate, h.gate), (Tensor::Up, h.up), (Tensor::Down, h.down)]
         {
-            image.matrix(base + offset, &get(tensor, layer), tensor.shape(spec).1, scheme.body)?;
+            image.matrix(base + offset, &get(tensor, layer)?, tensor.shape(spec).1, scheme.body)?;
         }
     }
-    Ok((layout, image.bytes))
+    Ok(image.bytes)
 }
 
 fn index(value: u64) -> usize {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::error::{WorkloadError, WorkloadProblem, unknown_name};
 use super::hugging_face;
 use super::model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
+use crate::gguf::GgufModel;
 
 macro_rules! presets {
     ($($name:literal),* $(,)?) => {
@@ -107,7 +108,7 @@ pub fn model_preset(name: &str) -> Result<ModelPreset, WorkloadError> {
     Ok(ModelPreset { spec, source: raw.source })
 }
 
-/// Resolves a model argument: a preset name or the path of a Hugging Face `config.json`.
+/// Resolves a model argument: a preset name, the path of a Hugging Face `config.json` or of a GGUF file.
 ///
 /// # Errors
 /// If it is neither, or the file does not describe a model that is supported.
@@ -118,14 +119,13 @@ pub fn load_model(argument: &str) -> Result<ModelSpec, WorkloadError> {
     if !is_file || model_names().any(|name| name == argument) {
         return model_preset(argument).map(|preset| preset.spec);
     }
+    if GgufModel::is_one(argument) {
+        return GgufModel::open(path).map(|model| model.spec);
+    }
     let mut bytes = Vec::new();
     std::fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(
         |e| WorkloadProblem::new("--model", "", format!("cannot read `{argument}`: {}", e.kind())),
     )?;
-    if bytes.starts_with(b"GGUF") || extension == "gguf" {
-        let message = "expected a Hugging Face config.json; files of weights cannot be read";
-        return Err(WorkloadProblem::new(argument, "", message).into());
-    }
     if bytes.len() as u64 > MAX_FILE {
         let message = format!("more than {MAX_FILE} bytes, expected a config.json");
         return Err(WorkloadProblem::new(argument, "", message).into());
