@@ -110,9 +110,9 @@ fn the_digest_is_the_same_in_every_build() {
         digest("fp16", &Compute::Shapes(Vec::new())),
     ];
     insta::assert_snapshot!(all.join("\n"), @r"
-    w4a16-g128: 6946 events, digest d8cf92a50dea49cb4a13b76d3bf2899e, end 100632594000000 fs
-    w8a8: 7158 events, digest 0ed146826eb44c2206f75cbb247871c0, end 100742594000000 fs
-    fp16: 6892 events, digest 1b253b23bd25ef9b2a7e83b3d9c4775e, end 100946786000000 fs
+    w4a16-g128: 6977 events, digest 988c66800c7482e51307762928947c4a, end 634645000000 fs
+    w8a8: 7193 events, digest 805f466ea3cb381124530062d79f0221, end 744393000000 fs
+    fp16: 6917 events, digest 2bc077cc82ed7a19e288d87a07c72b9b, end 948399000000 fs
     ");
 }
 
