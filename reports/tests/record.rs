@@ -47,7 +47,7 @@ fn keys_come_in_the_order_of_the_contract() {
     assert_eq!(
         keys.join(" "),
         "schema soc model policy workload firmware boot time throughput energy efficiency power area_mm2 thermal \
-         dram cycles ops memory_model validity digest version config"
+         dram cycles commands ops memory_model validity digest version config"
     );
 }
 
