@@ -6,7 +6,7 @@
 #   build.sh --any --to F    with whatever compiler cargo finds; not comparable with the prebuilt
 #
 # Paths, the folder names of fetched dependencies, build ids and symbols would differ between machines: they are
-# remapped or left out.
+# remapped, replaced (see rustc.sh) or left out.
 set -euo pipefail
 
 scripts=$(cd "$(dirname "$0")" && pwd -P)
@@ -46,7 +46,7 @@ done
 flags=$(IFS=$'\037'; printf '%s' "${shaping[*]}"$'\037'"${hiding[*]}")
 
 ( cd "$source" &&
-  env -u RUSTFLAGS CARGO_ENCODED_RUSTFLAGS="$flags" CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH=0 \
+  env -u RUSTFLAGS RUSTC_WRAPPER="$scripts/rustc.sh" CARGO_ENCODED_RUSTFLAGS="$flags" CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH=0 \
     cargo build --quiet --locked --release --package fw --target "$target" --target-dir "$target_dir" ) >&2
 
 # One hash over everything of ours that reaches the ELF.
