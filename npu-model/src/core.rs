@@ -108,7 +108,7 @@ pub struct Core {
     completed: u64,
     irq_stat: u64,
     irq_enable: u64,
-    calls: Vec<(Cursor, u64)>,
+    calls: Vec<Cursor>,
     cursor: Cursor,
     index: u64,
     mark: u64,
@@ -213,7 +213,7 @@ impl Core {
             return Err(Fault::not_in_cap(0, "header flags pre, irq, prof, pred, brk"));
         }
         let outcome = match &command.body {
-            Body::Ctrl(c) => self.control(&command, c, cfg, memory, stamp, words)?,
+            Body::Ctrl(c) => self.control(&command, c, memory, stamp, words)?,
             body => {
                 let (engine, region) = match body {
                     Body::Dma(d) => ((d.ch & 3) as usize, self.regions[(d.region & 15) as usize]),
@@ -275,7 +275,6 @@ impl Core {
         &mut self,
         command: &Command,
         c: &Ctrl,
-        cfg: &NpuConfig,
         memory: &mut dyn Memory,
         stamp: u64,
         words: u64,
@@ -313,13 +312,12 @@ impl Core {
             CtrlOp::Call => self.call(c)?,
             CtrlOp::Ret => {
                 let back = self.calls.pop().ok_or(Fault::new(FaultCode::CallDepth, 0, "RET without CALL"))?;
-                self.cursor = back.0;
+                self.cursor = back;
             }
             CtrlOp::Trap => return Err(Fault::new(FaultCode::Trap, c.imm, "TRAP was executed")),
             CtrlOp::Stop => self.stopped = true,
             _ => {}
         }
-        let _ = cfg;
         Ok(Sequenced::Control(op))
     }
 
@@ -331,7 +329,7 @@ impl Core {
         if c.moff + 32 > region.limit || !c.moff.is_multiple_of(32) {
             return Err(Fault::new(FaultCode::RegionLimit, c.moff, "a list leaves its region"));
         }
-        self.calls.push((self.cursor, self.mark));
+        self.calls.push(self.cursor);
         self.cursor = Cursor::List { at: region.base + c.moff, end: region.base + region.limit };
         Ok(())
     }

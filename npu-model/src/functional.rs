@@ -69,8 +69,7 @@ impl Cores {
             Direction::Copy => {
                 let mask = if t.cores == 0 { 1 << core } else { t.cores };
                 let pieces = t.gather(&self.cores[core].local.spm);
-                for (i, c) in self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1) {
-                    let _ = i;
+                for (_, c) in self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1) {
                     for (at, bytes) in &pieces {
                         c.local.spm[*at..*at + bytes.len()].copy_from_slice(bytes);
                     }

@@ -85,8 +85,6 @@ pub(crate) struct RawInOrder {
     pub(crate) issue_width: u32,
     /// Loads and stores issued a cycle at most.
     pub(crate) memory_ports: u32,
-    /// Load that hits the level-1 data cache to its use.
-    pub(crate) load_use: u32,
     /// Integer multiply.
     pub(crate) mul: u32,
     /// Integer divide.
@@ -181,16 +179,10 @@ pub(crate) struct RawNpu {
     pub(crate) frequency: Frequency,
     /// Supply at that clock.
     pub(crate) voltage: Voltage,
-    /// Supply at which the rows of the energy table hold.
-    pub(crate) nominal_voltage: Voltage,
     /// Lowest supply the array works at.
     pub(crate) minimum_voltage: Voltage,
     /// Scratchpad.
     pub(crate) scratchpad: Size,
-    /// Banks of the scratchpad.
-    pub(crate) scratchpad_banks: u32,
-    /// Bytes each bank moves a cycle.
-    pub(crate) scratchpad_bank_width: Size,
     /// Accumulator memory.
     pub(crate) accumulator: Size,
     /// DMA channels from memory.
@@ -209,16 +201,10 @@ pub(crate) struct RawNpu {
     pub(crate) fifo_depth: u32,
     /// Cycles to decode a command.
     pub(crate) decode: u32,
-    /// Counting semaphores, at most 64.
-    pub(crate) semaphores: u32,
     /// Cycles from a doorbell to the first command fetch.
     pub(crate) doorbell: u32,
     /// Cycles to set up a DMA transfer.
     pub(crate) dma_setup: u32,
-    /// Cycles to set up a matrix command.
-    pub(crate) matrix_setup: u32,
-    /// Cycles to set up a vector command.
-    pub(crate) vector_setup: u32,
     /// Formats the hardware executes.
     pub(crate) formats: Vec<RawFormat>,
 }
@@ -235,8 +221,6 @@ pub(crate) struct RawFabric {
     pub(crate) hop_latency: u32,
     /// Hops between an NPU core or the shared cache and a memory controller.
     pub(crate) hops: u32,
-    /// System cache in front of memory.
-    pub(crate) slc: Option<RawCache>,
 }
 
 /// Memory.

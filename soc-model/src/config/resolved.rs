@@ -102,8 +102,6 @@ pub struct InOrderConfig {
     pub issue_width: u32,
     /// Loads and stores issued a cycle at most.
     pub memory_ports: u32,
-    /// Load that hits the level-1 data cache to its use.
-    pub load_use_cycles: u32,
     /// Integer multiply.
     pub mul_cycles: u32,
     /// Integer divide; the unit is busy as long.
@@ -139,7 +137,7 @@ pub struct CacheConfig {
     pub ways: u32,
     /// Line length.
     pub line_bytes: u32,
-    /// Cycles of a hit in the clock of its owner; for level 1 the load-use latency of the core counts instead.
+    /// Cycles of a hit in the clock of its owner; for level-1 data the load-to-use latency.
     pub latency_cycles: u32,
 }
 
@@ -218,16 +216,10 @@ pub struct NpuConfig {
     pub frequency_hz: u64,
     /// Supply at that clock in millivolts.
     pub voltage_mv: u32,
-    /// Supply at which the energy table's rows hold, in millivolts.
-    pub nominal_mv: u32,
     /// Lowest supply the array works at, in millivolts.
     pub vmin_mv: u32,
     /// Scratchpad.
     pub scratchpad_bytes: u64,
-    /// Banks of the scratchpad.
-    pub spm_banks: u32,
-    /// Bytes each bank moves a cycle.
-    pub spm_bytes_per_cycle: u32,
     /// Accumulator memory.
     pub accumulator_bytes: u64,
     /// DMA channels from memory.
@@ -246,16 +238,10 @@ pub struct NpuConfig {
     pub fifo_depth: u32,
     /// Cycles to decode a command.
     pub decode_cycles: u32,
-    /// Counting semaphores.
-    pub semaphores: u32,
     /// Cycles from a doorbell to the first command fetch.
     pub doorbell_cycles: u32,
     /// Cycles to set up a DMA transfer.
     pub dma_setup_cycles: u32,
-    /// Cycles to set up a matrix command.
-    pub matrix_setup_cycles: u32,
-    /// Cycles to set up a vector command.
-    pub vector_setup_cycles: u32,
     /// Formats the hardware executes.
     pub formats: Vec<NumberFormat>,
 }
@@ -279,8 +265,6 @@ pub struct FabricConfig {
     pub hop_latency_cycles: u32,
     /// Hops between an NPU core or the shared cache and a memory controller.
     pub hops: u32,
-    /// System cache in front of memory, where the chip has one.
-    pub slc: Option<CacheConfig>,
 }
 
 /// Memory channels behind the fabric.

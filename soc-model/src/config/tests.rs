@@ -43,7 +43,6 @@ fn the_xring_preset_has_the_published_figures() {
     assert_eq!(bytes, 6 * (1536 + 128) * 1024);
     assert_eq!(soc.cpu.values().map(|c| c.count).sum::<u32>(), 10);
     assert_eq!((soc.dram.channels, soc.dram.standard.as_str()), (4, "lpddr5x-9600"));
-    assert_eq!(soc.fabric.slc, None);
 }
 
 #[test]
@@ -181,6 +180,6 @@ fn the_schema_allows_what_the_reader_allows() {
     assert_eq!(schema["properties"]["npu"]["additionalProperties"], false);
     assert_eq!(schema["properties"]["extends"]["type"], "string");
     assert!(schema.get("required").is_none());
-    let slc = &schema["properties"]["fabric"]["properties"]["slc"];
-    assert!(slc["properties"]["size"].is_object(), "{slc}");
+    let l3 = &schema["properties"]["l3"];
+    assert!(l3["properties"]["size"].is_object(), "{l3}");
 }

@@ -86,7 +86,6 @@ impl Checks<'_> {
         for (key, value, low, high) in [
             ("issue-width", core.issue_width, 1, 10),
             ("memory-ports", core.memory_ports, 1, 4),
-            ("load-use", core.load_use, 1, 20),
             ("mul", core.mul, 1, 40),
             ("div", core.div, 1, 100),
             ("fp", core.fp, 1, 40),
@@ -128,11 +127,8 @@ impl Checks<'_> {
             ("vector-lanes", npu.vector_lanes, 1, 1024),
             ("fifo-depth", npu.fifo_depth, 1, 64),
             ("decode", npu.decode, 1, 1000),
-            ("semaphores", npu.semaphores, 1, 64),
             ("doorbell", npu.doorbell, 1, 1_000_000),
             ("dma-setup", npu.dma_setup, 1, 10_000),
-            ("matrix-setup", npu.matrix_setup, 1, 10_000),
-            ("vector-setup", npu.vector_setup, 1, 10_000),
         ] {
             self.range(&format!("npu.{key}"), value.into(), low, high);
         }
@@ -145,27 +141,19 @@ impl Checks<'_> {
         });
         self.power_of_two("npu.rows", npu.rows.into(), 4, 512);
         self.power_of_two("npu.cols", npu.cols.into(), 4, 512);
-        self.power_of_two("npu.scratchpad-banks", npu.scratchpad_banks.into(), 1, 64);
-        self.power_of_two("npu.scratchpad-bank-width", npu.scratchpad_bank_width.0, 8, 256);
         self.power_of_two("npu.dma-width", npu.dma_width.0, 8, 512);
         self.power_of_two("npu.gemv-width", npu.gemv_width.0, 8, 4096);
         self.frequency("npu.frequency", npu.frequency.0);
         self.voltage("npu.voltage", npu.voltage.0);
-        self.voltage("npu.nominal-voltage", npu.nominal_voltage.0);
         self.voltage("npu.minimum-voltage", npu.minimum_voltage.0);
         self.require(npu.minimum_voltage.0 <= npu.voltage.0, "npu.minimum-voltage", || {
             format!("expected at most npu.voltage ({} mV), found {} mV", npu.voltage.0, npu.minimum_voltage.0)
         });
-        let row = u64::from(npu.scratchpad_banks).saturating_mul(npu.scratchpad_bank_width.0);
         let scratchpad = npu.scratchpad.0;
         self.require(
-            row > 0 && scratchpad.is_multiple_of(row) && (64 << 10..=MAX_SCRATCHPAD).contains(&scratchpad),
+            scratchpad.is_multiple_of(1024) && (64 << 10..=MAX_SCRATCHPAD).contains(&scratchpad),
             "npu.scratchpad",
-            || {
-                format!(
-                    "expected 64 KiB to 32 MiB, a multiple of banks x width ({row} B), found {scratchpad} B"
-                )
-            },
+            || format!("expected 64 KiB to 32 MiB, a multiple of 1 KiB, found {scratchpad} B"),
         );
         let tile = u64::from(npu.rows) * u64::from(npu.cols) * 4;
         self.require(
@@ -239,9 +227,6 @@ impl Checks<'_> {
         self.power_of_two("fabric.width", raw.fabric.width.0, 8, 1024);
         self.range("fabric.hop-latency", raw.fabric.hop_latency.into(), 1, 1000);
         self.range("fabric.hops", raw.fabric.hops.into(), 1, 16);
-        if let Some(slc) = &raw.fabric.slc {
-            self.cache("fabric.slc", slc);
-        }
         let tables: Vec<&str> = energy_table_names().collect();
         if !tables.contains(&raw.power.energy_table.as_str()) {
             let message = format!("no energy table `{}`", raw.power.energy_table);
@@ -305,7 +290,6 @@ fn core_of(cluster: &RawCluster) -> CoreConfig {
     CoreConfig::InOrder(InOrderConfig {
         issue_width: core.issue_width,
         memory_ports: core.memory_ports,
-        load_use_cycles: core.load_use,
         mul_cycles: core.mul,
         div_cycles: core.div,
         fp_cycles: core.fp,
@@ -347,11 +331,8 @@ fn npu_of(npu: &RawNpu) -> NpuConfig {
         cols: npu.cols,
         frequency_hz: npu.frequency.0,
         voltage_mv: narrow(npu.voltage.0),
-        nominal_mv: narrow(npu.nominal_voltage.0),
         vmin_mv: narrow(npu.minimum_voltage.0),
         scratchpad_bytes: npu.scratchpad.0,
-        spm_banks: npu.scratchpad_banks,
-        spm_bytes_per_cycle: narrow(npu.scratchpad_bank_width.0),
         accumulator_bytes: npu.accumulator.0,
         dma_in_channels: npu.dma_in_channels,
         dma_out_channels: npu.dma_out_channels,
@@ -361,11 +342,8 @@ fn npu_of(npu: &RawNpu) -> NpuConfig {
         gemv_bytes_per_cycle: narrow(npu.gemv_width.0),
         fifo_depth: npu.fifo_depth,
         decode_cycles: npu.decode,
-        semaphores: npu.semaphores,
         doorbell_cycles: npu.doorbell,
         dma_setup_cycles: npu.dma_setup,
-        matrix_setup_cycles: npu.matrix_setup,
-        vector_setup_cycles: npu.vector_setup,
         formats: npu.formats.iter().map(|f| format_of(*f)).collect(),
     }
 }
@@ -384,7 +362,6 @@ fn build(raw: &RawSoc) -> SocConfig {
             bytes_per_cycle: narrow(raw.fabric.width.0),
             hop_latency_cycles: raw.fabric.hop_latency,
             hops: raw.fabric.hops,
-            slc: raw.fabric.slc.as_ref().map(cache_of),
         },
         dram: DramConfig {
             standard: raw.dram.standard.clone(),

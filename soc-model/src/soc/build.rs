@@ -181,6 +181,7 @@ impl SocBuilder {
             l3_clock: Clock::new(Hertz::new(cfg.l3.frequency_hz)),
             l3_latency: Cycles::new(u64::from(l3.latency_cycles)),
             fabric_latency,
+            link_bytes_per_s: u64::from(cfg.fabric.bytes_per_cycle) * cfg.fabric.frequency_hz,
             clint: Clint::new(harts.len(), cfg.boot.timebase_hz),
             plic: Plic::new(harts.len()),
             uart: Uart::default(),
@@ -339,8 +340,6 @@ fn harts(cfg: &SocConfig) -> Result<(Vec<Hart>, Vec<String>), BuildError> {
     let (mut out, mut names) = (Vec::new(), Vec::new());
     for (name, c) in boot.chain(rest) {
         let config::CoreConfig::InOrder(core) = &c.core;
-        let mut l1d = cache(&c.l1d);
-        l1d.latency_cycles = core.load_use_cycles;
         let core = CoreConfig::InOrder(InOrderConfig {
             issue_width: core.issue_width,
             memory_ports: core.memory_ports,
@@ -357,7 +356,7 @@ fn harts(cfg: &SocConfig) -> Result<(Vec<Hart>, Vec<String>), BuildError> {
             return_stack: core.return_stack_entries,
             prefetch_lines: core.prefetch_lines,
             l1i: cache(&c.l1i),
-            l1d,
+            l1d: cache(&c.l1d),
             l2: cache(&c.l2),
         });
         for i in 0..c.count {

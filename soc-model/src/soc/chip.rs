@@ -59,6 +59,8 @@ pub(super) struct Chip {
     pub(super) l3_clock: Clock,
     pub(super) l3_latency: Cycles,
     pub(super) fabric_latency: Time,
+    /// What the link of one transfer carries a second.
+    pub(super) link_bytes_per_s: u64,
     pub(super) clint: Clint,
     pub(super) plic: Plic,
     pub(super) uart: Uart,
@@ -216,7 +218,7 @@ impl Outside for Chip {
         let mut runs = core::mem::take(&mut self.runs);
         runs.extend(flow.runs.iter().map(|(a, n)| (a - map::DRAM_BASE, *n)));
         let qos = if flow.qos >= 3 { Qos::Urgent } else { Qos::Bulk };
-        let id = self.dram.start_flow(at, &runs, flow.write, qos, flow.cap);
+        let id = self.dram.start_flow(at, &runs, flow.write, qos, flow.cap.min(self.link_bytes_per_s));
         self.runs = runs;
         self.flows.push((id, flow.core, flow.requester));
     }
