@@ -80,6 +80,8 @@ struct Channel {
     dirty: bool,
     /// Earliest end of a sub-flow; `u64::MAX` without any.
     next: u64,
+    /// When the load is looked at again although no flow comes or goes.
+    resample: u64,
     entry: usize,
     served: u128,
     activates_scaled: u128,
@@ -95,6 +97,9 @@ struct Entry {
     visits: u64,
     next_sample: u64,
     last_visit: u64,
+    /// Time all channels together have spent under this load, and how much of it makes the next sample due.
+    exposure_fs: u64,
+    next_exposure: u64,
     bytes_per_s: u64,
     /// Activates per byte, times 2^20.
     activates_scaled: u64,
@@ -147,6 +152,7 @@ impl MemorySystem {
             debt: 0,
             dirty: false,
             next: u64::MAX,
+            resample: u64::MAX,
             entry: 0,
             served: 0,
             activates_scaled: 0,
@@ -479,8 +485,9 @@ impl MemorySystem {
                 self.resolve(index);
             }
             let c = &mut self.channels[index];
-            let end = now.min(c.next);
+            let end = now.min(c.next).min(c.resample);
             let span = end - c.at;
+            self.entries[c.entry].exposure_fs += span;
             let paid = c.debt.min(span);
             c.debt -= paid;
             c.busy += span;
@@ -493,6 +500,9 @@ impl MemorySystem {
             }
             if end == c.next {
                 self.complete_subs(index);
+            } else if end == c.resample {
+                // The same load, further on in its flows: sampled again if it is due.
+                c.dirty = true;
             }
         }
     }
@@ -524,6 +534,7 @@ impl MemorySystem {
         self.channels[index].dirty = false;
         if self.channels[index].subs.is_empty() {
             (self.channels[index].next, self.channels[index].debt) = (u64::MAX, 0);
+            self.channels[index].resample = u64::MAX;
             return;
         }
         self.stats.load_changes += 1;
@@ -531,7 +542,9 @@ impl MemorySystem {
         self.channels[index].entry = entry;
         self.visit(entry, index);
         let capacity = self.entries[entry].bytes_per_s;
+        let resample = self.entries[entry].next_exposure.saturating_sub(self.entries[entry].exposure_fs);
         let c = &mut self.channels[index];
+        c.resample = c.at.saturating_add(resample.max(self.refresh_fs));
         share(&mut c.subs, capacity);
         let mut first = (u128::MAX, 1u64);
         for s in &c.subs {
@@ -577,7 +590,8 @@ impl MemorySystem {
         usize::from(self.index[key])
     }
 
-    /// Counts an occurrence of a load and samples it if it is due: the first four, then ever more rarely.
+    /// Counts an occurrence of a load and samples it if it is due, by occurrences or by time: often at first, then
+    /// ever more rarely.
     fn visit(&mut self, entry: usize, index: usize) {
         let at = self.channels[index].at;
         let e = &mut self.entries[entry];
@@ -586,10 +600,11 @@ impl MemorySystem {
         }
         e.last_visit = at;
         e.visits += 1;
-        if e.visits < e.next_sample {
+        if e.visits < e.next_sample && e.exposure_fs < e.next_exposure {
             return;
         }
         e.next_sample = e.visits + (e.visits / 3).max(1);
+        e.next_exposure = e.exposure_fs + (e.exposure_fs / 3).max(2 * self.refresh_fs);
         let channel = &self.channels[index];
         let channels = self.il.channels;
         let flows = &self.flows;
