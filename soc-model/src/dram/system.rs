@@ -55,6 +55,8 @@ struct Flow {
     runs: Vec<(u64, u64)>,
     kept_bytes: u64,
     pending: u32,
+    /// Shares still being served, some of them for a flow that has ended.
+    parts: u32,
     end: u64,
 }
 
@@ -68,6 +70,15 @@ struct Sub {
     rate: u64,
     total: u64,
     remaining: u128,
+    /// What is left when its flow learns that its last turn is over; `None` once it has.
+    last_turn: Option<u128>,
+}
+
+impl Sub {
+    /// Work until its next event: the end of its last turn, or of its share.
+    fn due(&self) -> u128 {
+        self.remaining.saturating_sub(self.last_turn.unwrap_or(0))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -292,12 +303,13 @@ impl MemorySystem {
                 rate: 0,
                 total,
                 remaining: u128::from(total) * UNITS_PER_BYTE,
+                last_turn: Some(0),
             });
         }
         let shortness = self.shortness(work, pieces);
         let flow = &mut self.flows[slot as usize];
         (flow.id, flow.write, flow.urgent, flow.cap) = (id, write, urgent, cap);
-        (flow.shortness, flow.pending, flow.end) = (shortness, pending, now.get());
+        (flow.shortness, flow.pending, flow.parts, flow.end) = (shortness, pending, pending, now.get());
         flow.runs.clear();
         flow.runs.extend_from_slice(&runs[..runs.len().min(KEPT_RUNS)]);
         flow.kept_bytes = flow.runs.iter().map(|r| r.1).sum();
@@ -351,6 +363,7 @@ impl MemorySystem {
                 runs: Vec::with_capacity(KEPT_RUNS),
                 kept_bytes: 0,
                 pending: 0,
+                parts: 0,
                 end: 0,
             });
             u32::try_from(self.flows.len() - 1).expect("few flows at a time")
@@ -361,8 +374,16 @@ impl MemorySystem {
         let flow = &self.flows[slot as usize];
         let latency = if flow.write { self.write_latency } else { self.read_latency };
         self.finished.push(Reverse((flow.end + latency, flow.id)));
-        self.free.push(slot);
         self.live -= 1;
+        self.release(slot);
+    }
+
+    /// Frees the slot of a flow that has ended and whose shares are all served.
+    fn release(&mut self, slot: u32) {
+        let flow = &self.flows[slot as usize];
+        if flow.pending == 0 && flow.parts == 0 {
+            self.free.push(slot);
+        }
     }
 
     /// One 64-byte line of a CPU: when a read's data is back, or a write is taken.
@@ -512,18 +533,28 @@ impl MemorySystem {
         self.channels[index].dirty = true;
         let mut i = 0;
         while i < self.channels[index].subs.len() {
-            let sub = self.channels[index].subs[i];
-            if sub.remaining > 0 {
-                i += 1;
-                continue;
+            let sub = &mut self.channels[index].subs[i];
+            let (slot, served) = (sub.flow, sub.remaining == 0);
+            let over = sub.last_turn.is_some_and(|left| sub.remaining <= left);
+            if over {
+                sub.last_turn = None;
             }
-            // Order matters to nothing but samples, which take turns in it: keep it.
-            self.channels[index].subs.remove(i);
-            let flow = &mut self.flows[sub.flow as usize];
-            flow.end = flow.end.max(end);
-            flow.pending -= 1;
-            if flow.pending == 0 {
-                self.retire(sub.flow);
+            let flow = &mut self.flows[slot as usize];
+            if served {
+                // Order matters to nothing but samples, which take turns in it: keep it.
+                self.channels[index].subs.remove(i);
+                flow.parts -= 1;
+            } else {
+                i += 1;
+            }
+            if over {
+                flow.end = flow.end.max(end);
+                flow.pending -= 1;
+                if flow.pending == 0 {
+                    self.retire(slot);
+                }
+            } else if served {
+                self.release(slot);
             }
         }
     }
@@ -546,11 +577,18 @@ impl MemorySystem {
         let c = &mut self.channels[index];
         c.resample = c.at.saturating_add(resample.max(self.refresh_fs));
         share(&mut c.subs, capacity);
+        let grant = self.cfg.grant_bytes;
+        let rotation = c.subs.len() as u128;
         let mut first = (u128::MAX, 1u64);
-        for s in &c.subs {
-            // remaining / rate < first, without dividing.
-            if first.0 == u128::MAX || s.remaining * u128::from(first.1) < first.0 * u128::from(s.rate) {
-                first = (s.remaining, s.rate);
+        for s in &mut c.subs {
+            if s.last_turn.is_some() {
+                // A flow at its own pace takes no turn later than that.
+                let free = s.rate < s.cap && !s.urgent;
+                s.last_turn = Some(if free { last_turn(s.total.min(grant), rotation) } else { 0 });
+            }
+            // due / rate < first, without dividing.
+            if first.0 == u128::MAX || s.due() * u128::from(first.1) < first.0 * u128::from(s.rate) {
+                first = (s.due(), s.rate);
             }
         }
         let span = u64::try_from(first.0.div_ceil(u128::from(first.1))).unwrap_or(u64::MAX);
@@ -643,6 +681,15 @@ impl MemorySystem {
         e.activates_scaled =
             u64::try_from((u128::from(s.activates) << 20) / bytes).expect("less than one a byte");
     }
+}
+
+/// What an equal share has still to serve when a flow whose last turn moves `bytes` has had it.
+///
+/// With `rotation` flows in turns a flow that comes waits for half a rotation on average, then for a whole one from
+/// turn to turn; an equal share makes it wait for all of them. So its end comes half a rotation, less its own turn,
+/// before its share's; the rest of its share is what the others' turns have not yet had.
+fn last_turn(bytes: u64, rotation: u128) -> u128 {
+    u128::from(bytes) * UNITS_PER_BYTE * rotation.saturating_sub(2) / (2 * rotation)
 }
 
 /// Max-min shares of `capacity`: urgent sub-flows first, then the others, nobody beyond its cap.
