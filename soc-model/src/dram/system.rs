@@ -12,7 +12,7 @@
 
 use super::config::{DramConfig, LINE_BYTES, MemoryStats};
 use super::interleave::{Interleave, burst_span};
-use super::sample::{KEPT_RUNS, Measured, Sampled, Sampler};
+use super::sample::{KEPT_RUNS, Measured, Probes, Sampled, Sampler};
 use super::{BANKS, BURST_BYTES, Timings};
 use sim_kernel::Time;
 use sim_kernel::units::FS_PER_S;
@@ -107,6 +107,7 @@ struct Entry {
     sums: Measured,
     visits: u64,
     next_sample: u64,
+    samples: u64,
     last_visit: u64,
     /// Time all channels together have spent under this load, and how much of it makes the next sample due.
     exposure_fs: u64,
@@ -115,8 +116,12 @@ struct Entry {
     /// Activates per byte, times 2^20.
     activates_scaled: u64,
     line_fs: u64,
+    /// Time a line takes from the flows.
+    line_cost_fs: u64,
 }
 
+/// Samples of a load that all measure the latency of lines too; later only every fourth does.
+const ALWAYS_PROBED: u64 = 32;
 const NO_ENTRY: u16 = u16::MAX;
 const NO_ROW: u32 = u32::MAX;
 
@@ -409,7 +414,12 @@ impl MemorySystem {
         };
         let unloaded = self.fs(1 + opening + t.read_latency() + t.ccd_l);
         let (service, cycle) = (self.fs(slots), self.fs(t.rc));
-        let loaded_fs = if loaded { self.entries[self.channels[index].entry].line_fs } else { 0 };
+        let (loaded_fs, cost) = if loaded {
+            let entry = &self.entries[self.channels[index].entry];
+            (entry.line_fs, service.max(entry.line_cost_fs))
+        } else {
+            (0, service)
+        };
         let channel = &mut self.channels[index];
         let mut start = now.get().max(channel.line_free);
         if !hit {
@@ -420,8 +430,8 @@ impl MemorySystem {
         channel.rows[bank] = place.row;
         channel.line_free = channel.line_free.max(now.get()) + service;
         if loaded {
-            channel.debt += service;
-            channel.next = channel.next.saturating_add(service);
+            channel.debt += cost;
+            channel.next = channel.next.saturating_add(cost);
         }
         let latency = if loaded { loaded_fs.max(unloaded) } else { unloaded };
         if !loaded {
@@ -641,8 +651,8 @@ impl MemorySystem {
         if e.visits < e.next_sample && e.exposure_fs < e.next_exposure {
             return;
         }
-        e.next_sample = e.visits + (e.visits / 3).max(1);
-        e.next_exposure = e.exposure_fs + (e.exposure_fs / 3).max(2 * self.refresh_fs);
+        e.next_sample = e.visits + (e.visits / 4).max(1);
+        e.next_exposure = e.exposure_fs + (e.exposure_fs / 4).max(2 * self.refresh_fs);
         let channel = &self.channels[index];
         let channels = self.il.channels;
         let flows = &self.flows;
@@ -657,7 +667,14 @@ impl MemorySystem {
             })
             .collect();
         let peak = self.peak_bytes_per_s() / channels;
-        let m = self.sampler.run(index as u64, &sampled);
+        let e = &mut self.entries[entry];
+        let probes = match e.samples {
+            n if n >= ALWAYS_PROBED && !n.is_multiple_of(4) => Probes::None,
+            n if (n / 4 + n).is_multiple_of(2) => Probes::Sparse,
+            _ => Probes::Dense,
+        };
+        e.samples += 1;
+        let m = self.sampler.run(index as u64, &sampled, probes);
         self.stats.samples += 1;
         let e = &mut self.entries[entry];
         let s = &mut e.sums;
@@ -666,18 +683,21 @@ impl MemorySystem {
         s.activates += m.activates;
         s.probes += m.probes;
         s.probe_ck += m.probe_ck;
+        s.sent += m.sent;
+        s.alone += m.alone;
+        s.beside += m.beside;
         let bytes = u128::from(s.bursts.max(1)) * u128::from(BURST_BYTES);
         let rate = bytes * u128::from(self.ck_hz) / u128::from(s.ck);
         let line = u128::from(s.probe_ck) * u128::from(FS_PER_S)
             / (u128::from(s.probes.max(1)) * u128::from(self.ck_hz));
-        // Probes fall between refreshes; a line meets one, drained for about nRC, with this mean wait.
-        let t = &self.timings;
-        let blocked = t.rfc_ab + t.rc;
-        let refresh_ck = if self.cfg.controller.refresh { blocked * blocked / (2 * t.refi) } else { 0 };
-        let line = line + u128::from(refresh_ck) * u128::from(FS_PER_S) / u128::from(self.ck_hz);
         // Writes that merge in the queue cost no data beat; what is served still passes the pins.
         e.bytes_per_s = u64::try_from(rate).expect("a bandwidth").min(peak);
         e.line_fs = u64::try_from(line).expect("a latency");
+        // What the flows lost beside the probes, at their own pace; not less than the line's own command slots.
+        let lost =
+            u128::from(s.alone.saturating_sub(s.beside)) * u128::from(s.ck) / u128::from(s.bursts.max(1));
+        let cost = lost * u128::from(FS_PER_S) / (u128::from(s.sent.max(1)) * u128::from(self.ck_hz));
+        e.line_cost_fs = u64::try_from(cost).expect("a share of an interval");
         e.activates_scaled =
             u64::try_from((u128::from(s.activates) << 20) / bytes).expect("less than one a byte");
     }
