@@ -182,11 +182,9 @@ impl BurstChannel {
         let hit = self.open >> bank & 1 == 1 && self.rows[bank] == request.place.row;
         let slot = Slot { request, sequence: self.sequence, accepted: self.now };
         self.sequence += 1;
-        if request.write {
-            self.writes.push(slot, hit)
-        } else {
-            self.reads.push(slot, hit)
-        }
+        let queue = if request.write { Queue::Write } else { Queue::Read };
+        let pinned = self.pending_column.as_mut().filter(|p| p.0 == queue).map(|p| &mut p.1);
+        if request.write { &mut self.writes } else { &mut self.reads }.push(slot, hit, pinned);
         self.next_event = self.now;
         true
     }

@@ -61,15 +61,16 @@ impl Ring {
         ((set.rotate_right(self.head & (SLOTS - 1)).trailing_zeros() + self.head) & (SLOTS - 1)) as usize
     }
 
+    /// Takes a request; `pinned` is a slot somebody remembers, which may move.
     #[inline]
-    pub(super) fn push(&mut self, slot: Slot, hit: bool) {
+    pub(super) fn push(&mut self, slot: Slot, hit: bool, pinned: Option<&mut u8>) {
         if self.live == 0 {
             self.head = self.next;
         } else if self.next.wrapping_sub(self.head) >= SLOTS {
             let gap = self.live.rotate_right(self.head & (SLOTS - 1)).trailing_zeros();
             self.head = self.head.wrapping_add(gap);
             if gap == 0 {
-                self.compact();
+                self.compact(pinned);
             }
         }
         let position = (self.next & (SLOTS - 1)) as usize;
@@ -98,8 +99,9 @@ impl Ring {
 
     /// Closes the holes that out-of-order departures left; rare.
     #[cold]
-    fn compact(&mut self) {
+    fn compact(&mut self, mut pinned: Option<&mut u8>) {
         let old = self.clone();
+        let remembered = pinned.as_deref().copied();
         (self.live, self.count, self.urgent, self.counted) = (0, 0, 0, 0);
         (self.banks, self.hit_banks) = (0, 0);
         (self.all, self.hits) = ([0; BANKS], [0; BANKS]);
@@ -112,6 +114,9 @@ impl Ring {
             let to = self.next as usize;
             self.put(to, slot, old.hits[usize::from(slot.request.place.bank)] >> from & 1 == 1);
             self.counted |= (old.counted >> from & 1) << to;
+            if let (Some(p), true) = (&mut pinned, remembered == Some(from as u8)) {
+                **p = to as u8;
+            }
             self.next += 1;
         }
     }

@@ -8,16 +8,36 @@
 //! Does not model: the interval itself being cut short by flows that end; results are averaged over occurrences.
 //! Source: systematic sampling; the settling time and interval come from our feasibility measurements.
 
+use super::config::LINE_BYTES;
 use super::interleave::{Interleave, Walker};
 use super::streams::mixed;
 use super::{AddressMap, BURST_BYTES, BurstChannel, Controller, Done, Request, Timings};
 
 /// CKs before measurement starts.
 pub const SETTLE_CK: u64 = 600;
-/// CKs between probe lines.
-const PROBE_CK: u64 = 293;
-/// Probe lines after the measured interval; within it they would cost bandwidth nobody asked for.
-const PROBES: u64 = 5;
+/// Probe lines spread over the refresh interval after the measured one. Few show how long a line takes; what lines take
+/// from the flows shows only beside many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probes {
+    /// None: the interval is not simulated.
+    None,
+    /// Lines as far apart as those of a few busy cores: their latency counts.
+    Sparse,
+    /// Lines of about 8 % of the pins' rate: the bandwidth they cost counts.
+    Dense,
+}
+
+impl Probes {
+    const fn lines(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Sparse => 16,
+            Self::Dense => PROBES,
+        }
+    }
+}
+
+const PROBES: u32 = 48;
 /// Runs of a flow kept for sampling.
 pub const KEPT_RUNS: usize = 256;
 /// A flow with more runs than this is a pattern that a sample continues from its start; after the end of one with
@@ -25,7 +45,8 @@ pub const KEPT_RUNS: usize = 256;
 const PATTERN_RUNS: usize = 8;
 /// Bursts offered in one CK at most: runs that lie in one burst merge in the queue and never fill it.
 const MOST_BURSTS: u64 = 256;
-const PROBE_TAG: u32 = u32::MAX;
+/// Tags from here on are probe lines; the flows' bursts have tag 0.
+const PROBE_TAG: u32 = 1;
 
 /// Sums over samples of one kind of load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,10 +57,16 @@ pub struct Measured {
     pub bursts: u64,
     /// Activates.
     pub activates: u64,
-    /// Probe lines.
+    /// Probe lines that read and came back.
     pub probes: u64,
-    /// CKs from offering a probe line to its last data.
+    /// Probe lines sent.
+    pub sent: u64,
+    /// CKs from offering a probe line that reads to its last data.
     pub probe_ck: u64,
+    /// Bursts of the flows in measured intervals that one with probes followed, and in those that followed.
+    pub alone: u64,
+    /// Their bursts beside the probes.
+    pub beside: u64,
 }
 
 /// A flow as the sampler sees it.
@@ -177,19 +204,30 @@ impl Sampler {
     }
 
     /// Offers an urgent line at a random address.
-    fn probe(&mut self, engine: &mut BurstChannel) {
+    fn probe(&mut self, engine: &mut BurstChannel, number: u32, write: bool) {
         let line = self.draw() << 6;
         for half in [0, BURST_BYTES] {
             let place = self.map.place(line + half);
-            engine.offer(Request { place, write: false, urgent: true, tag: PROBE_TAG }, &mut self.done);
+            engine.offer(Request { place, write, urgent: true, tag: PROBE_TAG + number }, &mut self.done);
         }
     }
 
-    /// Measures one refresh interval of `channel` under `flows`.
+    /// Puts as many writes of lines into the queue as earlier ones may have left there: with reads waiting, the controller
+    /// writes only when the queue is nearly full, and an interval's probes alone would never make it.
+    fn fill_writes(&mut self, engine: &mut BurstChannel) {
+        let (least, most) = (self.controller.drain_until_below, self.controller.drain_above);
+        let span = u64::from(most.saturating_sub(least)).max(1);
+        let bursts = u64::from(least) + self.draw() % span;
+        for _ in 0..bursts / (LINE_BYTES / BURST_BYTES) {
+            self.probe(engine, PROBES, true);
+        }
+    }
+
+    /// Measures one refresh interval of `channel` under `flows`, and what `probes` ask of lines in the next.
     ///
     /// # Panics
     /// Without flows.
-    pub fn run(&mut self, channel: u64, flows: &[Sampled<'_>]) -> Measured {
+    pub fn run(&mut self, channel: u64, flows: &[Sampled<'_>], probes: Probes) -> Measured {
         assert!(!flows.is_empty(), "an idle channel needs no sample");
         let grant = self.grant_bytes;
         self.cursors.clear();
@@ -203,35 +241,45 @@ impl Sampler {
         }));
         let mut engine = BurstChannel::new(self.timings, self.controller);
         let measured = SETTLE_CK..SETTLE_CK + self.timings.refi;
-        let end = measured.end + PROBES * PROBE_CK;
+        let lines = probes.lines();
+        let end = measured.end + if lines > 0 { self.timings.refi } else { 0 };
+        let spacing = self.timings.refi / u64::from(lines.max(1));
         let mut m = Measured { ck: self.timings.refi, ..Measured::default() };
         let mut turn = usize::try_from(self.draw() % flows.len() as u64).expect("an index");
         self.cursors[turn].left = (1 + self.draw() % (grant / BURST_BYTES)) * BURST_BYTES;
         let mut waiting = None;
-        let mut probe_due = measured.end;
-        let mut probe: Option<(u64, u8)> = None;
+        // The engine starts right behind a refresh: a random phase keeps probes from meeting the next one always
+        // at the same distance.
+        let mut probe_due = if lines > 0 { measured.end + self.draw() % spacing } else { u64::MAX };
+        // When each probe was sent, and bursts of it still out.
+        let mut out = [(0, u8::MAX); PROBES as usize + 1];
+        let mut sent = 0;
         let mut activates_before = 0;
         while engine.now() < end {
             let now = engine.now();
-            if now >= probe_due && probe.is_none() {
-                probe_due = now + PROBE_CK;
-                self.probe(&mut engine);
-                probe = Some((now, 2));
+            if now >= probe_due && sent < lines {
+                probe_due += spacing;
+                if sent == 0 && !flows.iter().any(|f| f.write) {
+                    self.fill_writes(&mut engine);
+                }
+                // One in four writes, as caches write back.
+                self.probe(&mut engine, sent, sent % 4 == 3);
+                out[sent as usize] = (now, 2);
+                sent += 1;
             }
             self.feed(&mut engine, flows, &mut turn, &mut waiting);
             engine.tick(&mut self.done);
             for d in self.done.drain(..) {
                 m.bursts += u64::from(measured.contains(&now));
-                if d.tag != PROBE_TAG {
+                if d.tag < PROBE_TAG {
+                    m.beside += u64::from(now >= measured.end && probes == Probes::Dense);
                     continue;
                 }
-                if let Some((since, left)) = &mut probe {
-                    *left -= 1;
-                    if *left == 0 {
-                        m.probes += 1;
-                        m.probe_ck += d.done + 1 - *since;
-                        probe = None;
-                    }
+                let (since, left) = &mut out[(d.tag - PROBE_TAG) as usize];
+                *left -= 1;
+                if *left == 0 && !d.write && probes == Probes::Sparse {
+                    m.probes += 1;
+                    m.probe_ck += d.done + 1 - *since;
                 }
             }
             if now < measured.start {
@@ -239,8 +287,12 @@ impl Sampler {
             } else if now < measured.end {
                 m.activates = engine.commands().activates - activates_before;
             }
-            let to = engine.next_event().min(end).min(probe_due.max(engine.now()));
+            let next = if sent < lines { probe_due } else { u64::MAX };
+            let to = engine.next_event().min(end).min(next.max(engine.now()));
             engine.skip_to(to);
+        }
+        if probes == Probes::Dense {
+            (m.sent, m.alone) = (u64::from(sent), m.bursts);
         }
         m
     }

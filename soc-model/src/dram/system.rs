@@ -12,7 +12,7 @@
 
 use super::config::{DramConfig, LINE_BYTES, MemoryStats};
 use super::interleave::{Interleave, burst_span};
-use super::sample::{KEPT_RUNS, Measured, Sampled, Sampler};
+use super::sample::{KEPT_RUNS, Measured, Probes, Sampled, Sampler};
 use super::{BANKS, BURST_BYTES, Timings};
 use sim_kernel::Time;
 use sim_kernel::units::FS_PER_S;
@@ -55,6 +55,8 @@ struct Flow {
     runs: Vec<(u64, u64)>,
     kept_bytes: u64,
     pending: u32,
+    /// Shares still being served, some of them for a flow that has ended.
+    parts: u32,
     end: u64,
 }
 
@@ -68,6 +70,15 @@ struct Sub {
     rate: u64,
     total: u64,
     remaining: u128,
+    /// What is left when its flow learns that its last turn is over; `None` once it has.
+    last_turn: Option<u128>,
+}
+
+impl Sub {
+    /// Work until its next event: the end of its last turn, or of its share.
+    fn due(&self) -> u128 {
+        self.remaining.saturating_sub(self.last_turn.unwrap_or(0))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +91,8 @@ struct Channel {
     dirty: bool,
     /// Earliest end of a sub-flow; `u64::MAX` without any.
     next: u64,
+    /// When the load is looked at again although no flow comes or goes.
+    resample: u64,
     entry: usize,
     served: u128,
     activates_scaled: u128,
@@ -94,13 +107,21 @@ struct Entry {
     sums: Measured,
     visits: u64,
     next_sample: u64,
+    samples: u64,
     last_visit: u64,
+    /// Time all channels together have spent under this load, and how much of it makes the next sample due.
+    exposure_fs: u64,
+    next_exposure: u64,
     bytes_per_s: u64,
     /// Activates per byte, times 2^20.
     activates_scaled: u64,
     line_fs: u64,
+    /// Time a line takes from the flows.
+    line_cost_fs: u64,
 }
 
+/// Samples of a load that all measure the latency of lines too; later only every fourth does.
+const ALWAYS_PROBED: u64 = 32;
 const NO_ENTRY: u16 = u16::MAX;
 const NO_ROW: u32 = u32::MAX;
 
@@ -147,6 +168,7 @@ impl MemorySystem {
             debt: 0,
             dirty: false,
             next: u64::MAX,
+            resample: u64::MAX,
             entry: 0,
             served: 0,
             activates_scaled: 0,
@@ -286,12 +308,13 @@ impl MemorySystem {
                 rate: 0,
                 total,
                 remaining: u128::from(total) * UNITS_PER_BYTE,
+                last_turn: Some(0),
             });
         }
         let shortness = self.shortness(work, pieces);
         let flow = &mut self.flows[slot as usize];
         (flow.id, flow.write, flow.urgent, flow.cap) = (id, write, urgent, cap);
-        (flow.shortness, flow.pending, flow.end) = (shortness, pending, now.get());
+        (flow.shortness, flow.pending, flow.parts, flow.end) = (shortness, pending, pending, now.get());
         flow.runs.clear();
         flow.runs.extend_from_slice(&runs[..runs.len().min(KEPT_RUNS)]);
         flow.kept_bytes = flow.runs.iter().map(|r| r.1).sum();
@@ -345,6 +368,7 @@ impl MemorySystem {
                 runs: Vec::with_capacity(KEPT_RUNS),
                 kept_bytes: 0,
                 pending: 0,
+                parts: 0,
                 end: 0,
             });
             u32::try_from(self.flows.len() - 1).expect("few flows at a time")
@@ -355,8 +379,16 @@ impl MemorySystem {
         let flow = &self.flows[slot as usize];
         let latency = if flow.write { self.write_latency } else { self.read_latency };
         self.finished.push(Reverse((flow.end + latency, flow.id)));
-        self.free.push(slot);
         self.live -= 1;
+        self.release(slot);
+    }
+
+    /// Frees the slot of a flow that has ended and whose shares are all served.
+    fn release(&mut self, slot: u32) {
+        let flow = &self.flows[slot as usize];
+        if flow.pending == 0 && flow.parts == 0 {
+            self.free.push(slot);
+        }
     }
 
     /// One 64-byte line of a CPU: when a read's data is back, or a write is taken.
@@ -382,7 +414,12 @@ impl MemorySystem {
         };
         let unloaded = self.fs(1 + opening + t.read_latency() + t.ccd_l);
         let (service, cycle) = (self.fs(slots), self.fs(t.rc));
-        let loaded_fs = if loaded { self.entries[self.channels[index].entry].line_fs } else { 0 };
+        let (loaded_fs, cost) = if loaded {
+            let entry = &self.entries[self.channels[index].entry];
+            (entry.line_fs, service.max(entry.line_cost_fs))
+        } else {
+            (0, service)
+        };
         let channel = &mut self.channels[index];
         let mut start = now.get().max(channel.line_free);
         if !hit {
@@ -393,8 +430,8 @@ impl MemorySystem {
         channel.rows[bank] = place.row;
         channel.line_free = channel.line_free.max(now.get()) + service;
         if loaded {
-            channel.debt += service;
-            channel.next = channel.next.saturating_add(service);
+            channel.debt += cost;
+            channel.next = channel.next.saturating_add(cost);
         }
         let latency = if loaded { loaded_fs.max(unloaded) } else { unloaded };
         if !loaded {
@@ -479,8 +516,9 @@ impl MemorySystem {
                 self.resolve(index);
             }
             let c = &mut self.channels[index];
-            let end = now.min(c.next);
+            let end = now.min(c.next).min(c.resample);
             let span = end - c.at;
+            self.entries[c.entry].exposure_fs += span;
             let paid = c.debt.min(span);
             c.debt -= paid;
             c.busy += span;
@@ -493,6 +531,9 @@ impl MemorySystem {
             }
             if end == c.next {
                 self.complete_subs(index);
+            } else if end == c.resample {
+                // The same load, further on in its flows: sampled again if it is due.
+                c.dirty = true;
             }
         }
     }
@@ -502,18 +543,28 @@ impl MemorySystem {
         self.channels[index].dirty = true;
         let mut i = 0;
         while i < self.channels[index].subs.len() {
-            let sub = self.channels[index].subs[i];
-            if sub.remaining > 0 {
-                i += 1;
-                continue;
+            let sub = &mut self.channels[index].subs[i];
+            let (slot, served) = (sub.flow, sub.remaining == 0);
+            let over = sub.last_turn.is_some_and(|left| sub.remaining <= left);
+            if over {
+                sub.last_turn = None;
             }
-            // Order matters to nothing but samples, which take turns in it: keep it.
-            self.channels[index].subs.remove(i);
-            let flow = &mut self.flows[sub.flow as usize];
-            flow.end = flow.end.max(end);
-            flow.pending -= 1;
-            if flow.pending == 0 {
-                self.retire(sub.flow);
+            let flow = &mut self.flows[slot as usize];
+            if served {
+                // Order matters to nothing but samples, which take turns in it: keep it.
+                self.channels[index].subs.remove(i);
+                flow.parts -= 1;
+            } else {
+                i += 1;
+            }
+            if over {
+                flow.end = flow.end.max(end);
+                flow.pending -= 1;
+                if flow.pending == 0 {
+                    self.retire(slot);
+                }
+            } else if served {
+                self.release(slot);
             }
         }
     }
@@ -524,6 +575,7 @@ impl MemorySystem {
         self.channels[index].dirty = false;
         if self.channels[index].subs.is_empty() {
             (self.channels[index].next, self.channels[index].debt) = (u64::MAX, 0);
+            self.channels[index].resample = u64::MAX;
             return;
         }
         self.stats.load_changes += 1;
@@ -531,13 +583,22 @@ impl MemorySystem {
         self.channels[index].entry = entry;
         self.visit(entry, index);
         let capacity = self.entries[entry].bytes_per_s;
+        let resample = self.entries[entry].next_exposure.saturating_sub(self.entries[entry].exposure_fs);
         let c = &mut self.channels[index];
+        c.resample = c.at.saturating_add(resample.max(self.refresh_fs));
         share(&mut c.subs, capacity);
+        let grant = self.cfg.grant_bytes;
+        let rotation = c.subs.len() as u128;
         let mut first = (u128::MAX, 1u64);
-        for s in &c.subs {
-            // remaining / rate < first, without dividing.
-            if first.0 == u128::MAX || s.remaining * u128::from(first.1) < first.0 * u128::from(s.rate) {
-                first = (s.remaining, s.rate);
+        for s in &mut c.subs {
+            if s.last_turn.is_some() {
+                // A flow at its own pace takes no turn later than that.
+                let free = s.rate < s.cap && !s.urgent;
+                s.last_turn = Some(if free { last_turn(s.total.min(grant), rotation) } else { 0 });
+            }
+            // due / rate < first, without dividing.
+            if first.0 == u128::MAX || s.due() * u128::from(first.1) < first.0 * u128::from(s.rate) {
+                first = (s.due(), s.rate);
             }
         }
         let span = u64::try_from(first.0.div_ceil(u128::from(first.1))).unwrap_or(u64::MAX);
@@ -577,7 +638,8 @@ impl MemorySystem {
         usize::from(self.index[key])
     }
 
-    /// Counts an occurrence of a load and samples it if it is due: the first four, then ever more rarely.
+    /// Counts an occurrence of a load and samples it if it is due, by occurrences or by time: often at first, then
+    /// ever more rarely.
     fn visit(&mut self, entry: usize, index: usize) {
         let at = self.channels[index].at;
         let e = &mut self.entries[entry];
@@ -586,10 +648,11 @@ impl MemorySystem {
         }
         e.last_visit = at;
         e.visits += 1;
-        if e.visits < e.next_sample {
+        if e.visits < e.next_sample && e.exposure_fs < e.next_exposure {
             return;
         }
-        e.next_sample = e.visits + (e.visits / 3).max(1);
+        e.next_sample = e.visits + (e.visits / 4).max(1);
+        e.next_exposure = e.exposure_fs + (e.exposure_fs / 4).max(2 * self.refresh_fs);
         let channel = &self.channels[index];
         let channels = self.il.channels;
         let flows = &self.flows;
@@ -604,7 +667,14 @@ impl MemorySystem {
             })
             .collect();
         let peak = self.peak_bytes_per_s() / channels;
-        let m = self.sampler.run(index as u64, &sampled);
+        let e = &mut self.entries[entry];
+        let probes = match e.samples {
+            n if n >= ALWAYS_PROBED && !n.is_multiple_of(4) => Probes::None,
+            n if (n / 4 + n).is_multiple_of(2) => Probes::Sparse,
+            _ => Probes::Dense,
+        };
+        e.samples += 1;
+        let m = self.sampler.run(index as u64, &sampled, probes);
         self.stats.samples += 1;
         let e = &mut self.entries[entry];
         let s = &mut e.sums;
@@ -613,21 +683,33 @@ impl MemorySystem {
         s.activates += m.activates;
         s.probes += m.probes;
         s.probe_ck += m.probe_ck;
+        s.sent += m.sent;
+        s.alone += m.alone;
+        s.beside += m.beside;
         let bytes = u128::from(s.bursts.max(1)) * u128::from(BURST_BYTES);
         let rate = bytes * u128::from(self.ck_hz) / u128::from(s.ck);
         let line = u128::from(s.probe_ck) * u128::from(FS_PER_S)
             / (u128::from(s.probes.max(1)) * u128::from(self.ck_hz));
-        // Probes fall between refreshes; a line meets one, drained for about nRC, with this mean wait.
-        let t = &self.timings;
-        let blocked = t.rfc_ab + t.rc;
-        let refresh_ck = if self.cfg.controller.refresh { blocked * blocked / (2 * t.refi) } else { 0 };
-        let line = line + u128::from(refresh_ck) * u128::from(FS_PER_S) / u128::from(self.ck_hz);
         // Writes that merge in the queue cost no data beat; what is served still passes the pins.
         e.bytes_per_s = u64::try_from(rate).expect("a bandwidth").min(peak);
         e.line_fs = u64::try_from(line).expect("a latency");
+        // What the flows lost beside the probes, at their own pace; not less than the line's own command slots.
+        let lost =
+            u128::from(s.alone.saturating_sub(s.beside)) * u128::from(s.ck) / u128::from(s.bursts.max(1));
+        let cost = lost * u128::from(FS_PER_S) / (u128::from(s.sent.max(1)) * u128::from(self.ck_hz));
+        e.line_cost_fs = u64::try_from(cost).expect("a share of an interval");
         e.activates_scaled =
             u64::try_from((u128::from(s.activates) << 20) / bytes).expect("less than one a byte");
     }
+}
+
+/// What an equal share has still to serve when a flow whose last turn moves `bytes` has had it.
+///
+/// With `rotation` flows in turns a flow that comes waits for half a rotation on average, then for a whole one from
+/// turn to turn; an equal share makes it wait for all of them. So its end comes half a rotation, less its own turn,
+/// before its share's; the rest of its share is what the others' turns have not yet had.
+fn last_turn(bytes: u64, rotation: u128) -> u128 {
+    u128::from(bytes) * UNITS_PER_BYTE * rotation.saturating_sub(2) / (2 * rotation)
 }
 
 /// Max-min shares of `capacity`: urgent sub-flows first, then the others, nobody beyond its cap.

@@ -184,6 +184,8 @@ impl Chip {
     fn line_from_memory(&mut self, now: Time, addr: u64, write: bool) -> Time {
         let Some(offset) = self.dram_offset(addr) else { return now };
         self.lines_asked[usize::from(write)] += 1;
+        // Harts run ahead of the queue, each by its own amount, never behind it.
+        self.dram.catch_up(self.queue.now());
         self.dram.access_line(now, offset, write)
     }
 }

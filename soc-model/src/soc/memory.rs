@@ -66,6 +66,14 @@ impl Channels {
         }
     }
 
+    /// Nothing will be asked for a time before `now`: what was asked until then need not be kept.
+    pub(super) fn catch_up(&mut self, now: Time) {
+        match self {
+            Self::Sampled(_) => {}
+            Self::Burst(m) => m.catch_up(now),
+        }
+    }
+
     pub(super) fn access_line(&mut self, now: Time, offset: u64, write: bool) -> Time {
         match self {
             Self::Sampled(m) => m.access_line(now, offset, write),
