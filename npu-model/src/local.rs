@@ -34,6 +34,35 @@ pub struct Local {
     pub acc: Vec<u8>,
     /// Look-up tables of [`LUT_ENTRIES`] fp16 values, loaded by LUTLD.
     pub luts: Vec<[u16; LUT_ENTRIES]>,
+    /// Working rows of the vector engine, kept from command to command.
+    pub(crate) rows: WorkRows,
+}
+
+/// Working rows that are no part of a core's state: two cores that differ only here are equal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WorkRows(Vec<Vec<f32>>);
+
+impl PartialEq for WorkRows {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for WorkRows {}
+
+impl WorkRows {
+    /// A row of `len` zeros.
+    pub(crate) fn take(&mut self, len: usize) -> Vec<f32> {
+        let mut row = self.0.pop().unwrap_or_default();
+        row.clear();
+        row.resize(len, 0.0);
+        row
+    }
+
+    /// Returns rows for later commands.
+    pub(crate) fn give<const N: usize>(&mut self, rows: [Vec<f32>; N]) {
+        self.0.extend(rows);
+    }
 }
 
 /// Entries of a look-up table.
@@ -43,22 +72,33 @@ pub const LUTS: usize = 16;
 /// Bytes LUTLD reads.
 pub const LUT_BYTES: usize = 2 * LUT_ENTRIES;
 
+/// Table an id names: its low 4 bits.
+#[allow(clippy::cast_possible_truncation, reason = "masked to 4 bits")]
+const fn lut_index(id: u64) -> usize {
+    (id & (LUTS as u64 - 1)) as usize
+}
+
 impl Local {
     /// Zeroed memories of these sizes.
     #[must_use]
     pub fn new(spm_bytes: usize, acc_bytes: usize) -> Self {
-        Self { spm: vec![0; spm_bytes], acc: vec![0; acc_bytes], luts: vec![[0; LUT_ENTRIES]; LUTS] }
+        Self {
+            spm: vec![0; spm_bytes],
+            acc: vec![0; acc_bytes],
+            luts: vec![[0; LUT_ENTRIES]; LUTS],
+            rows: WorkRows::default(),
+        }
     }
 
     /// Table `id` as fp16 bits: zeros until LUTLD loads it. Only the id's low 4 bits count.
     #[must_use]
     pub fn lut(&self, id: u64) -> &[u16; LUT_ENTRIES] {
-        &self.luts[(id & (LUTS as u64 - 1)) as usize]
+        &self.luts[lut_index(id)]
     }
 
     /// Loads table `id` from little-endian fp16 values.
     pub fn set_lut(&mut self, id: u64, bytes: &[u8; LUT_BYTES]) {
-        let table = &mut self.luts[(id & (LUTS as u64 - 1)) as usize];
+        let table = &mut self.luts[lut_index(id)];
         for (entry, b) in table.iter_mut().zip(bytes.as_chunks::<2>().0) {
             *entry = u16::from_le_bytes(*b);
         }

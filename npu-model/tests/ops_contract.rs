@@ -33,6 +33,31 @@ const VECTORS: &[(VecFn, &str, &[u32])] = &[
     // 127 / 4 = 31.75: 32, -64 (a tie at -63.5), 127, 0
     (VecFn::Qdyn, "dfm=int8", &[0x007F_C020]),
     (VecFn::Argmax, "| pos k0=5", &[7, 0x4080_0000, 0, 0]),
+    (VecFn::Div, "dfm=fp32", &[0x3EAA_AAAB, 0xC000_0000, 0xC080_0000, 0x0000_0000]),
+    (VecFn::Fma, "dfm=fp32", &[0x4040_0000, 0xC000_0000, 0xC080_0000, 0xA5A5_A5A5]),
+    (VecFn::Abs, "dfm=fp32", &[0x3F80_0000, 0x4000_0000, 0x4080_0000, 0x0000_0000]),
+    (VecFn::Neg, "dfm=fp32", &[0xBF80_0000, 0x4000_0000, 0xC080_0000, 0x8000_0000]),
+    (VecFn::Clamp, "dfm=fp32 bc=3 imm=0x4000bf80", &[0x3F80_0000, 0xBF80_0000, 0x4000_0000, 0x0000_0000]),
+    (VecFn::Cmp, "dfm=fp32 mask=1", &[0x3F80_0000, 0x3F80_0000, 0x0000_0000, 0x3F80_0000]),
+    (VecFn::Select, "dfm=fp32", &[0x3F80_0000, 0xC000_0000, 0x4080_0000, 0x0000_0000]),
+    (VecFn::Relu, "dfm=fp32", &[0x3F80_0000, 0x0000_0000, 0x4080_0000, 0x0000_0000]),
+    (VecFn::GeluT, "dfm=fp32", &[0x3F57_585C, 0xBD39_F7C0, 0x407F_FEDA, 0x0000_0000]),
+    (VecFn::GeluE, "dfm=fp32", &[0x3F57_625E, 0xBD3A_5E80, 0x407F_FDEC, 0x0000_0000]),
+    (VecFn::Sigmoid, "dfm=fp32", &[0x3F3B_26A8, 0x3DF4_20A9, 0x3F7B_6541, 0x3F00_0000]),
+    (VecFn::Tanh, "dfm=fp32", &[0x3F42_F7D6, 0xBF76_CA83, 0x3F7F_D40C, 0x0000_0000]),
+    (VecFn::Exp, "dfm=fp32", &[0x402D_F854, 0x3E0A_9555, 0x425A_6482, 0x3F80_0000]),
+    (VecFn::Log, "dfm=fp32", &[0x0000_0000, 0x7FC0_0000, 0x3FB1_7218, 0xFF80_0000]),
+    (VecFn::Rsqrt, "dfm=fp32", &[0x3F80_0000, 0x7FC0_0000, 0x3F00_0000, 0x7F80_0000]),
+    (VecFn::Recip, "dfm=fp32", &[0x3F80_0000, 0xBF00_0000, 0x3E80_0000, 0x7F80_0000]),
+    (VecFn::Geglu, "dfm=fp32", &[0x4021_8245, 0xBD39_F7C0, 0xC07F_FEDA, 0x0000_0000]),
+    (VecFn::Reglu, "dfm=fp32", &[0x4040_0000, 0x0000_0000, 0xC080_0000, 0x0000_0000]),
+    (VecFn::Softcap, "dfm=fp32 imm=0x40000000", &[0x3F6C_9A9E, 0xBFC2_F7D6, 0x3FF6_CA83, 0x0000_0000]),
+    (VecFn::Layernorm, "dfm=fp32 bc=1 imm=0", &[0x3EB1_5CAB, 0xBFA2_94F2, 0xBFC0_2464, 0xBF31_5CAB]),
+    (VecFn::Softmax, "dfm=fp32 imm=0x3f800000", &[0x3D3E_7BB6, 0x3B17_BCD6, 0x3F6F_1F55, 0x3C8C_2656]),
+    (VecFn::Topk, "imm=2 | pos k0=5", &[0x0000_0007, 0x4080_0000, 0x0000_0005, 0x3F80_0000]),
+    (VecFn::Sample, "imm=1 | pos k0=5 q0=9", &[0x0000_0008, 0x0000_0000, 0xBFF3_8573, 0x0000_0000]),
+    (VecFn::Dsilu, "dfm=fp32", &[0x4032_1CDD, 0xBDB9_ED18, 0xBF86_BDB7, 0x3F80_0000]),
+    (VecFn::Dgelu, "dfm=fp32", &[0x404F_EDDA, 0xBDB0_54CB, 0xBF80_0AFA, 0x3F80_0000]),
 ];
 
 #[test]
@@ -87,6 +112,10 @@ const GROUP: &str = "gemm m=3 n=15 k=15 af=fp16 bf=int4 b=100 c=10";
 const DRAIN: &str = "gemm m=3 n=15 k=15 af=fp16 bf=fp16 cf=fp16 b=100 c=1000 csp=1 drain=1";
 const ADD: &str = "vec.add y=100 d=200 rows=1 cols=15 xf=fp32 yf=fp32 dfm=fp32";
 const STEP: &str = "vec.fa_step y=100 d=200 cols=15 xf=fp32 yf=fp32 dfm=fp16";
+const SAMPLE: &str = "vec.sample y=100 d=200 cols=9 xf=fp32 yf=fp32 imm=1";
+const TOPK: &str = "vec.topk d=200 cols=9 xf=fp32 imm=3";
+const NORM: &str = "vec.layernorm y=100 d=200 cols=9 xf=fp32 yf=fp32 dfm=fp32";
+const DGELU: &str = "vec.dgelu y=100 d=200 cols=9 xf=fp32 yf=fp32 dfm=fp32";
 const ROPE: &str = "vec.rope_half y=100 d=200 cols=15 xf=fp32 yf=fp32 dfm=fp32 imm=16";
 
 /// A valid command, what is changed in it, and the fault that answers.
@@ -142,12 +171,12 @@ const FAULTS: &[(&str, &str, FaultCode, &str)] = &[
     (DRAIN, "| epi ew=1 rf=bf16", NotInCap, "rf: R is fp32 or fp16"),
     (DRAIN, "| epi ew=1 rf=fp32 r=0xfffff", LocalRange, "R leaves its memory"),
     (DRAIN, "| epi aca=0xffff", LocalRange, "the accumulators leave ACC"),
-    (ADD, "rnd=1", NotInCap, "rnd: only nearest even executes"),
-    (ADD, "stat=1", NotInCap, "stat: row statistics are not written"),
+    (ADD, "rnd=1", NotInCap, "rnd: only nearest even executes here"),
+    (ADD, "stat=1", NotInCap, "stat: this function has no row statistics"),
     (ADD, "setp=1", NotInCap, "setp: VEC does not write the predicate"),
-    (ADD, "acc=1", NotInCap, "acc: only the exact reference executes"),
-    (ADD, "mask=1", NotInCap, "mask: only FA_STEP masks"),
-    (ADD, "upd=1", NotInCap, "upd: only FA_STEP and ARGMAX keep running results"),
+    (ADD, "acc=1", NotInCap, "acc: this function approximates nothing"),
+    (ADD, "mask=1", NotInCap, "mask: this function masks nothing"),
+    (ADD, "upd=1", NotInCap, "upd: this function keeps no running result"),
     (ADD, "bc=4", NotInCap, "bc: there are no scalar registers"),
     (ADD, "bc=5", BadCommand, "bc"),
     (ADD, "xf=int8", NotInCap, "xf: not a format this function reads"),
@@ -158,16 +187,41 @@ const FAULTS: &[(&str, &str, FaultCode, &str)] = &[
     (ADD, "y=0xfffff", LocalRange, "y leaves its memory"),
     (ADD, "d=0xfffff", LocalRange, "d leaves its memory"),
     (ADD, "dst=1", BadOperand, "destination rows overlap: the stride is below a row"),
-    ("vec.exp xf=fp32", "", NotInCap, "this VEC function does not execute"),
+    ("vec.adamw xf=fp32", "", NotInCap, "this VEC function does not execute"),
     (STEP, "", BadOperand, "this function needs the position extension"),
-    (STEP, "| pos cap=1", NotInCap, "cap: scores are not capped"),
-    (STEP, "mask=3 | pos", NotInCap, "mask: explicit bits are not read"),
+    (STEP, "mask=3 yst=4095 rows=99 | pos", LocalRange, "the mask's bits leave their memory"),
     (STEP, "ds=1 | pos", BadOperand, "ds: probabilities go to the scratchpad"),
     (STEP, "ys=1 | pos", BadOperand, "ys: running pairs lie in the scratchpad"),
     (STEP, "| pos alpha=0xfffff", LocalRange, "alpha leaves the SPM"),
     (ROPE, "imm=3 | pos", BadOperand, "imm: the head width must be even and not zero"),
     (ROPE, "imm=6 | pos", BadOperand, "cols: not a multiple of the head width in imm"),
     ("vec.argmax xf=fp32 cols=9", "| pos k0=0xffffffff", BadOperand, "k0: indices pass 32 bits"),
+    (SAMPLE, "| pos k0=0xffffffff", BadOperand, "k0: indices pass 32 bits"),
+    (TOPK, "| pos k0=0xffffffff", BadOperand, "k0: indices reach the mark of an empty place"),
+    (TOPK, "imm=0 | pos", BadOperand, "imm: k lies between 1 and 1024"),
+    (TOPK, "imm=1025 | pos", BadOperand, "imm: k lies between 1 and 1024"),
+    (TOPK, "", BadOperand, "this function needs the position extension"),
+    (
+        "vec.softmax xf=fp32 dfm=fp32 d=200 cols=9 mask=1",
+        "",
+        BadOperand,
+        "this function needs the position extension",
+    ),
+    (
+        "vec.softmax xf=fp32 dfm=fp32 d=200 cols=9 stat=1",
+        "| pos alpha=0xfffff",
+        LocalRange,
+        "alpha leaves the SPM",
+    ),
+    (NORM, "bc=2", BadOperand, "bc: gain and bias (0) or the gain alone (1)"),
+    (
+        "vec.clamp xf=fp32 dfm=fp32 d=200",
+        "bc=2",
+        BadOperand,
+        "bc: the limits are a row of two (1) or in imm (3)",
+    ),
+    (DGELU, "bc=3", BadOperand, "bc: imm selects the form of GELU here"),
+    (DGELU, "imm=2", BadOperand, "imm: 0 is GELU's tanh form, 1 its erf form"),
 ];
 
 /// The valid command with some fields replaced.
@@ -233,16 +287,22 @@ fn every_fault_is_reached_and_no_other_sentence_exists() {
 }
 
 const SOURCES: &[&str] = &[
+    include_str!("../src/ops/approx.rs"),
     include_str!("../src/ops/argmax.rs"),
     include_str!("../src/ops/elementwise.rs"),
     include_str!("../src/ops/flash.rs"),
     include_str!("../src/ops/gemm.rs"),
     include_str!("../src/ops/gemm_drain.rs"),
+    include_str!("../src/ops/layernorm.rs"),
+    include_str!("../src/ops/mask.rs"),
     include_str!("../src/ops/mod.rs"),
     include_str!("../src/ops/operand.rs"),
     include_str!("../src/ops/qdyn.rs"),
     include_str!("../src/ops/rmsnorm.rs"),
     include_str!("../src/ops/rope.rs"),
+    include_str!("../src/ops/sample.rs"),
+    include_str!("../src/ops/softmax.rs"),
+    include_str!("../src/ops/topk.rs"),
     include_str!("../src/ops/vector.rs"),
 ];
 
@@ -272,6 +332,8 @@ fn no_words_make_the_engines_panic() {
         .chain(["vec.rmsnorm y=100 d=200 cols=15 xf=fp32 yf=fp32 dfm=fp32".to_owned()])
         .chain(["vec.argmax xf=fp32 cols=9 | pos k0=9".to_owned()])
         .chain(["vec.fa_fin y=100 d=200 cols=9 xf=fp32 yf=fp32 dfm=fp32".to_owned()])
+        .chain([NORM, DGELU, "vec.softmax xf=fp32 dfm=fp32 d=200 cols=9"].map(str::to_owned))
+        .chain([SAMPLE, TOPK].map(|s| format!("{s} | pos")))
         .map(|text| isa::npu::text::assemble(&text).unwrap_or_else(|e| panic!("{text}: {}", e.message)))
         .collect();
     let (mut decoded, mut executed) = (0u32, 0u32);

@@ -17,17 +17,23 @@
     reason = "fields are at most 36 bits and every address is range-checked against a memory before it is narrowed"
 )]
 
+mod approx;
 mod argmax;
 mod cost;
 mod elementwise;
 mod flash;
 mod gemm;
 mod gemm_drain;
+mod layernorm;
+mod mask;
 pub mod number;
 mod operand;
 mod qdyn;
 mod rmsnorm;
 mod rope;
+mod sample;
+mod softmax;
+mod topk;
 mod vector;
 
 use isa::npu::{Body, Command, Extension, VecFn};
@@ -47,25 +53,72 @@ pub type Ids<'a> = &'a dyn Fn(u64) -> u32;
 enum Kernel {
     Elementwise(elementwise::Op),
     Rmsnorm,
+    Layernorm,
+    Softmax,
     Rope(rope::Pairing),
     FlashStep,
     FlashFinish,
     Qdyn,
     Argmax,
+    Topk,
+    Sample,
+}
+
+impl Kernel {
+    /// Which fields that change a function's meaning this one takes.
+    const fn takes(self) -> vector::Takes {
+        let none =
+            vector::Takes { accuracy: false, mask: false, statistics: false, update: false, rounding: false };
+        match self {
+            Self::Elementwise(op) => op.takes(),
+            Self::Rmsnorm | Self::Layernorm => vector::Takes { accuracy: true, statistics: true, ..none },
+            Self::Softmax => vector::Takes { accuracy: true, mask: true, statistics: true, ..none },
+            Self::FlashStep => vector::Takes { accuracy: true, mask: true, update: true, ..none },
+            Self::FlashFinish | Self::Sample => vector::Takes { accuracy: true, ..none },
+            Self::Argmax | Self::Topk => vector::Takes { update: true, ..none },
+            Self::Rope(_) | Self::Qdyn => none,
+        }
+    }
 }
 
 /// The one table of executed VEC functions; capability registers and checks derive from it.
 const fn kernel(function: VecFn) -> Option<Kernel> {
+    use approx::Special;
     use elementwise::Op;
     match function {
         VecFn::Cvt => Some(Kernel::Elementwise(Op::Convert)),
         VecFn::Add => Some(Kernel::Elementwise(Op::Add)),
         VecFn::Sub => Some(Kernel::Elementwise(Op::Sub)),
         VecFn::Mul => Some(Kernel::Elementwise(Op::Mul)),
+        VecFn::Div => Some(Kernel::Elementwise(Op::Div)),
         VecFn::Max => Some(Kernel::Elementwise(Op::Max)),
         VecFn::Min => Some(Kernel::Elementwise(Op::Min)),
-        VecFn::Silu => Some(Kernel::Elementwise(Op::Silu)),
+        VecFn::Fma => Some(Kernel::Elementwise(Op::Fma)),
+        VecFn::Abs => Some(Kernel::Elementwise(Op::Abs)),
+        VecFn::Neg => Some(Kernel::Elementwise(Op::Neg)),
+        VecFn::Clamp => Some(Kernel::Elementwise(Op::Clamp)),
+        VecFn::Cmp => Some(Kernel::Elementwise(Op::Cmp)),
+        VecFn::Select => Some(Kernel::Elementwise(Op::Select)),
+        VecFn::Relu => Some(Kernel::Elementwise(Op::Relu)),
         VecFn::Swiglu => Some(Kernel::Elementwise(Op::Swiglu)),
+        VecFn::Geglu => Some(Kernel::Elementwise(Op::Geglu)),
+        VecFn::Reglu => Some(Kernel::Elementwise(Op::Reglu)),
+        VecFn::Softcap => Some(Kernel::Elementwise(Op::Softcap)),
+        VecFn::Dsilu => Some(Kernel::Elementwise(Op::Dsilu)),
+        VecFn::Dgelu => Some(Kernel::Elementwise(Op::Dgelu)),
+        VecFn::GeluT => Some(Kernel::Elementwise(Op::Special(Special::GeluT))),
+        VecFn::GeluE => Some(Kernel::Elementwise(Op::Special(Special::GeluE))),
+        VecFn::Silu => Some(Kernel::Elementwise(Op::Special(Special::Silu))),
+        VecFn::Sigmoid => Some(Kernel::Elementwise(Op::Special(Special::Sigmoid))),
+        VecFn::Tanh => Some(Kernel::Elementwise(Op::Special(Special::Tanh))),
+        VecFn::Exp => Some(Kernel::Elementwise(Op::Special(Special::Exp))),
+        VecFn::Log => Some(Kernel::Elementwise(Op::Special(Special::Log))),
+        VecFn::Rsqrt => Some(Kernel::Elementwise(Op::Special(Special::Rsqrt))),
+        VecFn::Recip => Some(Kernel::Elementwise(Op::Special(Special::Recip))),
+        VecFn::Layernorm => Some(Kernel::Layernorm),
+        VecFn::Softmax => Some(Kernel::Softmax),
+        VecFn::Topk => Some(Kernel::Topk),
+        VecFn::Sample => Some(Kernel::Sample),
         VecFn::Rmsnorm => Some(Kernel::Rmsnorm),
         VecFn::FaStep => Some(Kernel::FlashStep),
         VecFn::FaFin => Some(Kernel::FlashFinish),
@@ -73,47 +126,22 @@ const fn kernel(function: VecFn) -> Option<Kernel> {
         VecFn::RopeInter => Some(Kernel::Rope(rope::Pairing::Neighbour)),
         VecFn::Qdyn => Some(Kernel::Qdyn),
         VecFn::Argmax => Some(Kernel::Argmax),
-        VecFn::Div
-        | VecFn::Fma
-        | VecFn::Abs
-        | VecFn::Neg
-        | VecFn::Clamp
-        | VecFn::Cmp
-        | VecFn::Select
-        | VecFn::Relu
-        | VecFn::GeluT
-        | VecFn::GeluE
-        | VecFn::Sigmoid
-        | VecFn::Tanh
-        | VecFn::Exp
-        | VecFn::Log
-        | VecFn::Rsqrt
-        | VecFn::Recip
-        | VecFn::Lut
-        | VecFn::Geglu
-        | VecFn::Reglu
+        VecFn::Lut
         | VecFn::Rsum
         | VecFn::Rmax
         | VecFn::Rabsmax
         | VecFn::Rsumsq
         | VecFn::Cumsum
-        | VecFn::Layernorm
-        | VecFn::Softmax
-        | VecFn::Softcap
         | VecFn::Deq
         | VecFn::Mxq
         | VecFn::Transpose
         | VecFn::Permute
         | VecFn::Pad
-        | VecFn::Topk
-        | VecFn::Sample
         | VecFn::Route
         | VecFn::Segsum
         | VecFn::Dsoftmax
         | VecFn::Drmsnorm
         | VecFn::Dlayernorm
-        | VecFn::Dsilu
-        | VecFn::Dgelu
         | VecFn::Xent
         | VecFn::Adamw => None,
     }
@@ -145,11 +173,15 @@ enum Plan {
     Gemm(Box<gemm::Plan>),
     Elementwise(elementwise::Plan),
     Rmsnorm(rmsnorm::Plan),
+    Layernorm(layernorm::Plan),
+    Softmax(softmax::Plan),
     Rope(rope::Plan),
     FlashStep(flash::Step),
     FlashFinish(flash::Finish),
     Qdyn(qdyn::Plan),
     Argmax(argmax::Plan),
+    Topk(topk::Plan),
+    Sample(sample::Plan),
     /// DMA and CTRL: checked, executed and charged by their own engines.
     Elsewhere,
 }
@@ -177,6 +209,10 @@ fn plan(command: &Command, cfg: &NpuConfig) -> Result<Plan, Fault> {
             Ok(match kernel {
                 Kernel::Elementwise(op) => Plan::Elementwise(elementwise::Plan::new(&request, op)?),
                 Kernel::Rmsnorm => Plan::Rmsnorm(rmsnorm::Plan::new(&request)?),
+                Kernel::Layernorm => Plan::Layernorm(layernorm::Plan::new(&request)?),
+                Kernel::Softmax => Plan::Softmax(softmax::Plan::new(&request)?),
+                Kernel::Topk => Plan::Topk(topk::Plan::new(&request)?),
+                Kernel::Sample => Plan::Sample(sample::Plan::new(&request)?),
                 Kernel::Rope(pairing) => Plan::Rope(rope::Plan::new(&request, pairing)?),
                 Kernel::FlashStep => Plan::FlashStep(flash::Step::new(&request)?),
                 Kernel::FlashFinish => Plan::FlashFinish(flash::Finish::new(&request)?),
@@ -198,7 +234,8 @@ pub fn check(command: &Command, cfg: &NpuConfig) -> Result<(), Fault> {
 
 /// Executes a GEMM or VEC command on one core's memories.
 ///
-/// With `ids` (a shape-only run) nothing is computed except ARGMAX, whose winner is the id of its position.
+/// With `ids` (a shape-only run) nothing is computed except ARGMAX, TOPK and SAMPLE, whose winner is the id of
+/// their position.
 ///
 /// # Errors
 /// The fault the queue stops with; memories are then unchanged, unless they are smaller than `cfg` says.
@@ -212,6 +249,8 @@ pub fn execute(
     if let Some(ids) = ids {
         return match plan {
             Plan::Argmax(p) => p.run_shape_only(local, ids),
+            Plan::Topk(p) => p.run_shape_only(local, ids),
+            Plan::Sample(p) => p.run_shape_only(local, ids),
             _ => Ok(()),
         };
     }
@@ -224,6 +263,10 @@ pub fn execute(
         Plan::FlashFinish(p) => p.run(local),
         Plan::Qdyn(p) => p.run(local),
         Plan::Argmax(p) => p.run(local),
+        Plan::Topk(p) => p.run(local),
+        Plan::Sample(p) => p.run(local),
+        Plan::Layernorm(p) => p.run(local),
+        Plan::Softmax(p) => p.run(local),
         Plan::Elsewhere => Err(Fault::command(0, "neither a GEMM nor a VEC command")),
     }
 }
@@ -242,6 +285,10 @@ pub fn cost(command: &Command, cfg: &NpuConfig) -> Result<Cost, Fault> {
         Plan::FlashFinish(p) => p.cost(cfg),
         Plan::Qdyn(p) => p.cost(cfg),
         Plan::Argmax(p) => p.cost(cfg),
+        Plan::Topk(p) => p.cost(cfg),
+        Plan::Sample(p) => p.cost(cfg),
+        Plan::Layernorm(p) => p.cost(cfg),
+        Plan::Softmax(p) => p.cost(cfg),
         Plan::Elsewhere => Cost::default(),
     })
 }
