@@ -1,4 +1,4 @@
-//! The contract of the vector engine: every executed function of the table, on random shapes and formats, leaves what
+//! The contract of the vector engine: every function of the table, on random shapes and formats, leaves what
 //! its reference does and nothing else; its cost lies at or above its bound, grows with its operands and has energy.
 
 mod ops_common;
@@ -20,7 +20,7 @@ fn cases(function: VecFn) -> Vec<Build> {
 fn every_executed_function_equals_its_reference() {
     for &function in VecFn::ALL {
         let cases = cases(function);
-        assert_eq!(!cases.is_empty(), ops::executes(function), "cases of {}", function.name());
+        assert!(!cases.is_empty(), "{} has no case", function.name());
         for (i, build) in cases.into_iter().enumerate() {
             for round in 0..120 {
                 let mut bench = Bench::new(seed(function, i, round));

@@ -14,9 +14,8 @@
 //!   log-probability = (v - v_0) / T - log s. A temperature that is not above 0 (or NaN) is greedy: the first
 //!   candidate, no draw. A row without candidates gives (k0, -infinity, -infinity); an infinite first candidate
 //!   wins with log-probability 0. Exponential by `acc`.
-//!   Draw: z = mix(seed + (1 + 2^32 q0 + imm + row, the last sum modulo 2^32) 0x9E3779B97F4A7C15) with SplitMix64's
-//!   finaliser (Steele, Lea and Flood 2014), all modulo 2^64; u = (z >> 40) / 2^24. So a draw depends on seed,
-//!   position and stream alone, never on what was drawn before.
+//!   Draw: u = the draw of `random.rs` with the seed at counter (q0, imm + row modulo 2^32), over 2^24. So it depends
+//!   on seed, position and stream alone, never on what was drawn before.
 //!   In a shape-only run the winner is the id of position q0 with value 1.0 and log-probability 0.
 //! Bound: two passes (compare; subtract, divide and exponentiate, reduced to the sum) and one cycle a candidate that
 //!   top-k keeps for ordering and the draw's prefix. Class C; top-k = 0 is charged as all columns.
@@ -26,6 +25,7 @@ use isa::npu::Format;
 use super::approx::{Accuracy, Special};
 use super::cost::Cost;
 use super::operand::Rows;
+use super::random::{DRAWS, draw};
 use super::topk::{EMPTY, Record, load};
 use super::vector::{FLOATS, Request, Work};
 use super::{Ids, number};
@@ -58,20 +58,6 @@ struct Parameters {
     min_p: f32,
     top_k: usize,
     seed: u64,
-}
-
-/// SplitMix64's finaliser.
-const fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-/// Uniform in [0, 1), by seed, position and stream.
-pub(super) fn uniform(seed: u64, position: u64, stream: u32) -> f32 {
-    let counter = (position << 32 | u64::from(stream)).wrapping_add(1);
-    let z = mix(seed.wrapping_add(counter.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-    (z >> 40) as f32 / 16_777_216.0
 }
 
 impl Plan {
@@ -161,7 +147,8 @@ impl Plan {
             n = enough.map_or(n, |i| i + 1);
         }
         let total = w[..n].iter().fold(0.0f32, |s, w| s + w);
-        let target = uniform(p.seed, self.position, self.stream.wrapping_add(row as u32)) * total;
+        let stream = self.stream.wrapping_add(row as u32);
+        let target = draw(p.seed, self.position, stream) as f32 / DRAWS * total;
         let mut prefix = 0.0f32;
         let hit = w[..n].iter().position(|w| {
             prefix += w;

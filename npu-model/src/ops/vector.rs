@@ -100,46 +100,59 @@ impl<'a> Request<'a> {
         )
     }
 
+    /// Second source's format, one of `formats`.
+    pub fn y_format(&self, formats: &[Format]) -> Result<Format, Fault> {
+        operand::format_of(self.cfg, self.body.yf, formats, "yf: not a format this function reads")
+    }
+
     /// Second source of `rows` x `cols` in one of `formats`.
     pub fn y(&self, formats: &[Format], rows: u64, cols: u64, stride: u64) -> Result<Rows, Fault> {
+        self.y_shaped(self.y_format(formats)?, rows, cols, stride)
+    }
+
+    /// Second source of `rows` x `cols` of `format`.
+    pub fn y_shaped(&self, format: Format, rows: u64, cols: u64, stride: u64) -> Result<Rows, Fault> {
+        Rows::new(self.cfg, self.y_shape(format, rows, cols, stride))
+    }
+
+    /// The same where it is written, so its rows must not overlap.
+    pub fn y_written(&self, format: Format, rows: u64, cols: u64) -> Result<Rows, Fault> {
+        Rows::destination(self.cfg, self.y_shape(format, rows, cols, self.body.yst))
+    }
+
+    const fn y_shape(&self, format: Format, rows: u64, cols: u64, stride: u64) -> Shape {
         let b = self.body;
-        let format = operand::format_of(self.cfg, b.yf, formats, "yf: not a format this function reads")?;
-        Rows::new(
-            self.cfg,
-            Shape {
-                what: "y leaves its memory",
-                space: Space::from_bit(b.ys),
-                granule: b.y,
-                stride,
-                rows,
-                cols,
-                format,
-            },
-        )
+        let space = Space::from_bit(b.ys);
+        Shape { what: "y leaves its memory", space, granule: b.y, stride, rows, cols, format }
+    }
+
+    /// Destination's format, one of `formats`.
+    pub fn d_format(&self, formats: &[Format]) -> Result<Format, Fault> {
+        operand::format_of(self.cfg, self.body.dfm, formats, "dfm: not a format this function writes")
     }
 
     /// Destination in one of `formats`.
     pub fn d(&self, formats: &[Format]) -> Result<Rows, Fault> {
-        let b = self.body;
-        let format = operand::format_of(self.cfg, b.dfm, formats, "dfm: not a format this function writes")?;
-        self.d_shaped(format, self.cols)
+        self.d_cols(formats, self.cols)
+    }
+
+    /// Destination rows of `cols` elements in one of `formats`.
+    pub fn d_cols(&self, formats: &[Format], cols: u64) -> Result<Rows, Fault> {
+        self.d_shaped(self.d_format(formats)?, cols)
     }
 
     /// Destination rows of `cols` elements of `format`.
     pub fn d_shaped(&self, format: Format, cols: u64) -> Result<Rows, Fault> {
+        self.d_rectangle(format, self.rows, cols)
+    }
+
+    /// Destination of `rows` x `cols` elements of `format`.
+    pub fn d_rectangle(&self, format: Format, rows: u64, cols: u64) -> Result<Rows, Fault> {
         let b = self.body;
-        Rows::destination(
-            self.cfg,
-            Shape {
-                what: "d leaves its memory",
-                space: Space::from_bit(b.ds),
-                granule: b.d,
-                stride: b.dst,
-                rows: self.rows,
-                cols,
-                format,
-            },
-        )
+        let space = Space::from_bit(b.ds);
+        let shape =
+            Shape { what: "d leaves its memory", space, granule: b.d, stride: b.dst, rows, cols, format };
+        Rows::destination(self.cfg, shape)
     }
 
     /// Accuracy of special functions.

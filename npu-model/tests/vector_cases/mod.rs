@@ -7,9 +7,11 @@
     reason = "test sizes are small"
 )]
 
+mod data;
 mod elementwise;
 mod rows;
 mod selection;
+mod training;
 
 use half::{bf16, f16};
 use isa::npu::{Command, Format, VecFn, VecOp};
@@ -28,7 +30,7 @@ pub type Build = fn(&mut Bench) -> Command;
 
 /// Every case; a function may have several.
 pub fn all() -> Vec<(VecFn, Build)> {
-    [elementwise::CASES, rows::CASES, selection::CASES].concat()
+    [elementwise::CASES, rows::CASES, selection::CASES, data::CASES, training::CASES].concat()
 }
 
 /// A region and what it must hold.

@@ -60,16 +60,16 @@ fn topk(b: &mut Bench) -> Command {
     Command::vec(VecFn::Topk, vec, Some(Position { k0, ..Position::default() }))
 }
 
-/// SplitMix64 at a counter: seed, position and stream.
-fn uniform(seed: u64, position: u64, stream: u32) -> f32 {
-    let counter = u128::from(position) << 32 | u128::from(stream);
+/// SplitMix64 at a counter of 32 + 32 bits: its upper 24 bits.
+pub(super) fn draw(seed: u64, high: u64, low: u32) -> u32 {
+    let counter = u128::from(high) << 32 | u128::from(low);
     let state = u128::from(seed) + (counter + 1) * 0x9E37_79B9_7F4A_7C15;
     let mut z = state as u64;
     for (shift, factor) in [(30, 0xBF58_476D_1CE4_E5B9u64), (27, 0x94D0_49BB_1331_11EB)] {
         z = (z ^ (z >> shift)).wrapping_mul(factor);
     }
     z ^= z >> 31;
-    (z >> 40) as f32 / 16_777_216.0
+    (z >> 40) as u32
 }
 
 struct Draw {
@@ -132,7 +132,7 @@ fn drawn(mut all: Vec<(u32, f32)>, d: &Draw, position: u64, stream: u32, none: u
         }
         kept.truncate(n);
     }
-    let target = uniform(d.seed, position, stream) * super::rows::sum(&kept);
+    let target = draw(d.seed, position, stream) as f32 / 16_777_216.0 * super::rows::sum(&kept);
     let mut winner = 0;
     while winner + 1 < kept.len() && super::rows::sum(&kept[..=winner]) <= target {
         winner += 1;
