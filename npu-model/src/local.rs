@@ -34,6 +34,8 @@ pub struct Local {
     pub acc: Vec<u8>,
     /// Look-up tables of [`LUT_ENTRIES`] fp16 values, loaded by LUTLD.
     pub luts: Vec<[u16; LUT_ENTRIES]>,
+    /// The predicate as the vector engine last wrote it; a command with `setp` sets it.
+    pub predicate: bool,
     /// Working rows of the vector engine, kept from command to command.
     pub(crate) rows: WorkRows,
 }
@@ -86,6 +88,7 @@ impl Local {
             spm: vec![0; spm_bytes],
             acc: vec![0; acc_bytes],
             luts: vec![[0; LUT_ENTRIES]; LUTS],
+            predicate: false,
             rows: WorkRows::default(),
         }
     }

@@ -280,3 +280,23 @@ fn a_shape_only_run_gives_the_id_of_the_position() {
     assert_eq!(execute(&format!("{sample} q0=7"), 4), [130, one, 0, 0]);
     assert_eq!(execute(&format!("{sample} q0=8"), 4), [5, one, 0, 0]);
 }
+
+#[test]
+fn the_predicate_says_whether_any_result_is_not_zero() {
+    let cfg = ops_common::config();
+    let mut local = ops_common::memories(&cfg);
+    for (i, v) in [0.0f32, -0.0, 2.0, 0.0].into_iter().enumerate() {
+        local.set_word(npu_model::Space::Spm, 4 * i, v.to_bits()).expect("in range");
+    }
+    let mut after = |text: &str| {
+        ops::execute(&ops_common::command(text), &cfg, &mut local, None).expect("valid");
+        local.predicate
+    };
+    assert!(after("vec.cvt d=200 cols=2 xf=fp32 dfm=fp32 setp=1"));
+    assert!(after("vec.cvt d=200 cols=1 xf=fp32 dfm=fp32"), "without setp it stays");
+    assert!(!after("vec.cvt d=200 cols=1 xf=fp32 dfm=fp32 setp=1"));
+    assert!(after("vec.rmax d=200 cols=3 xf=fp32 dfm=fp32 setp=1"));
+    assert!(!after("vec.rsum d=200 cols=1 xf=fp32 dfm=fp32 setp=1"));
+    assert!(after("vec.cumsum d=200 cols=3 xf=fp32 dfm=fp32 setp=1"));
+    assert!(!after("vec.cmp d=200 cols=3 xf=fp32 dfm=fp32 bc=3 imm=0x40a00000 setp=1"), "nothing equals 5");
+}

@@ -193,7 +193,7 @@ layout!(
     stat: 1 "norms and SOFTMAX: also write row statistics where alpha points",
     upd: 1 "update running statistics (0 starts them afresh)",
     rnd: 2 "rounding: 0 nearest even, 3 stochastic (ADAMW)",
-    setp: 1 "write the predicate",
+    setp: 1 "element-wise functions and reductions: the predicate becomes whether any result is not 0",
     acc: 2 "approximation: 0 exact reference, 1 polynomial, 2 LUT-256, 3 LUT-64",
 });
 

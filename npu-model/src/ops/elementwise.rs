@@ -14,6 +14,7 @@
 //!   SOFTCAP imm tanh(x / imm). With s = sigmoid(x): DSILU y (s (1 + x (1 - s))). DGELU, by imm: 0 the tanh form's,
 //!   t = tanh(u): y (0.5 (1 + t) + ((0.5 x) (1 - t t)) (0.7978846 (1 + 0.134145 (x x)))); 1 the erf form's:
 //!   y (0.5 (1 + erf(x / sqrt 2)) + x (0.3989423 e^(-0.5 (x x)))).
+//!   setp = 1: the predicate becomes whether any result, before it is rounded to d's format, is not 0.
 //! Bound: one pass of the lanes for each operation in sequence, or the scratchpad's ports.
 
 use isa::npu::Format;
@@ -70,9 +71,8 @@ impl Op {
         Takes {
             accuracy: self.special(false).is_some(),
             mask: matches!(self, Self::Cmp),
-            statistics: false,
-            update: false,
-            rounding: false,
+            predicate: true,
+            ..Takes::NONE
         }
     }
 
@@ -161,6 +161,7 @@ pub(super) struct Plan {
     imm: f32,
     /// CLAMP's limits where imm holds them.
     limits: [f32; 2],
+    sets_predicate: bool,
 }
 
 fn second(r: &Request<'_>, op: Op) -> Result<Second, Fault> {
@@ -206,6 +207,7 @@ impl Plan {
             relation: r.body.mask,
             imm: r.imm(),
             limits: [half(imm & 0xFFFF), half(imm >> 16)],
+            sets_predicate: r.body.setp == 1,
         })
     }
 
@@ -220,6 +222,7 @@ impl Plan {
             Second::Immediate(v) => y.fill(v),
             Second::None | Second::Matrix(_) | Second::ColumnVector(_) => {}
         }
+        let mut any = false;
         for row in 0..self.x.rows {
             self.x.read(local, row, &mut x)?;
             match self.y {
@@ -236,6 +239,10 @@ impl Plan {
             }
             self.apply(&mut x, &y, &old, limits);
             self.d.write(local, row, &x)?;
+            any |= self.sets_predicate && x.iter().any(|v| *v != 0.0);
+        }
+        if self.sets_predicate {
+            local.predicate = any;
         }
         local.rows.give([x, y, old]);
         Ok(())

@@ -90,8 +90,7 @@ enum Kernel {
 impl Kernel {
     /// Which fields that change a function's meaning this one takes.
     const fn takes(self) -> vector::Takes {
-        let none =
-            vector::Takes { accuracy: false, mask: false, statistics: false, update: false, rounding: false };
+        let none = vector::Takes::NONE;
         match self {
             Self::Elementwise(op) => op.takes(),
             Self::Rmsnorm | Self::Layernorm => vector::Takes { accuracy: true, statistics: true, ..none },
@@ -102,7 +101,10 @@ impl Kernel {
             }
             Self::Dnorm { .. } => vector::Takes { accuracy: true, update: true, ..none },
             Self::Argmax | Self::Topk | Self::Segsum => vector::Takes { update: true, ..none },
-            Self::Reduce(r) => vector::Takes { update: !matches!(r, reduce::Reduction::Running), ..none },
+            Self::Reduce(r) => {
+                let update = !matches!(r, reduce::Reduction::Running);
+                vector::Takes { update, predicate: true, ..none }
+            }
             Self::Adamw => vector::Takes { rounding: true, ..none },
             Self::Rope(_)
             | Self::Qdyn

@@ -5,6 +5,7 @@
 //! Arithmetic: RSUM the sum of x, RSUMSQ of x^2, ascending from 0; RMAX the largest x from -infinity, RABSMAX the
 //!   largest |x| from 0, NaN ignored. upd = 1 starts at the value already in d instead. CUMSUM: element j is the sum
 //!   of elements 0..=j, ascending.
+//!   setp = 1: the predicate becomes whether any result is not 0.
 //! Bound: one pass (what is reduced rides along); CUMSUM two (the scan, and adding what was before the vector).
 
 use super::cost::Cost;
@@ -31,16 +32,24 @@ pub(super) struct Plan {
     x: Rows,
     d: Rows,
     keep: bool,
+    sets_predicate: bool,
 }
 
 impl Plan {
     pub fn new(r: &Request<'_>, reduction: Reduction) -> Result<Self, Fault> {
         let cols = if reduction == Reduction::Running { r.cols } else { 1 };
-        Ok(Self { reduction, x: r.x(FLOATS)?, d: r.d_cols(FLOATS, cols)?, keep: r.body.upd == 1 })
+        Ok(Self {
+            reduction,
+            x: r.x(FLOATS)?,
+            d: r.d_cols(FLOATS, cols)?,
+            keep: r.body.upd == 1,
+            sets_predicate: r.body.setp == 1,
+        })
     }
 
     pub fn run(&self, local: &mut Local) -> Result<(), Fault> {
         let mut x = local.rows.take(self.x.cols);
+        let mut any = false;
         for row in 0..self.x.rows {
             self.x.read(local, row, &mut x)?;
             if self.reduction == Reduction::Running {
@@ -49,6 +58,7 @@ impl Plan {
                     sum += *v;
                     *v = sum;
                 }
+                any |= x.iter().any(|v| *v != 0.0);
                 self.d.write(local, row, &x)?;
                 continue;
             }
@@ -63,7 +73,11 @@ impl Plan {
                 Reduction::SumSquares => values.fold(start[0], |s, v| s + v * v),
                 Reduction::Sum | Reduction::Running => values.fold(start[0], |s, v| s + v),
             };
+            any |= result != 0.0;
             self.d.write(local, row, &[result])?;
+        }
+        if self.sets_predicate {
+            local.predicate = any;
         }
         local.rows.give([x]);
         Ok(())

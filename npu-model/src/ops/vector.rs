@@ -29,13 +29,26 @@ const START: u64 = READ_LATENCY + ALU_STAGES + 1;
 pub(super) const FLOATS: &[Format] = &[Format::Fp16, Format::Bf16, Format::Fp32];
 
 /// Which of the fields that change a function's meaning it takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Takes {
     pub accuracy: bool,
     pub mask: bool,
     pub statistics: bool,
     pub update: bool,
     pub rounding: bool,
+    pub predicate: bool,
+}
+
+impl Takes {
+    /// None of them.
+    pub const NONE: Self = Self {
+        accuracy: false,
+        mask: false,
+        statistics: false,
+        update: false,
+        rounding: false,
+        predicate: false,
+    };
 }
 
 /// A VEC command whose common fields are checked.
@@ -56,7 +69,7 @@ impl<'a> Request<'a> {
     ) -> Result<Self, Fault> {
         let takes = kernel.takes();
         let flags = [
-            (body.setp, false, "setp: VEC does not write the predicate"),
+            (body.setp, takes.predicate, "setp: this function does not write the predicate"),
             (body.rnd, takes.rounding && body.rnd == 3, "rnd: only nearest even executes here"),
             (body.stat, takes.statistics, "stat: this function has no row statistics"),
             (body.acc, takes.accuracy, "acc: this function approximates nothing"),
