@@ -17,8 +17,8 @@
 //!   Draw: u = the draw of `random.rs` with the seed at counter (q0, imm + row modulo 2^32), over 2^24. So it depends
 //!   on seed, position and stream alone, never on what was drawn before.
 //!   In a shape-only run the winner is the id of position q0 with value 1.0 and log-probability 0.
-//! Bound: two passes (compare; subtract, divide and exponentiate, reduced to the sum) and one cycle a candidate that
-//!   top-k keeps for ordering and the draw's prefix. Class C; top-k = 0 is charged as all columns.
+//! Bound: two passes (compare; subtract, divide and exponentiate, reduced to the sum) and one cycle a column for
+//!   ordering and the draw's prefix, since top-k is data: long rows go through TOPK first. Class C.
 
 use isa::npu::Format;
 
@@ -93,8 +93,14 @@ impl Plan {
     }
 
     /// Candidates of a row in order.
-    fn candidates(&self, local: &mut Local, row: usize, top_k: usize) -> Result<Vec<Record>, Fault> {
-        let mut all = Vec::with_capacity(self.cols);
+    fn candidates(
+        &self,
+        local: &mut Local,
+        row: usize,
+        top_k: usize,
+        all: &mut Vec<Record>,
+    ) -> Result<(), Fault> {
+        all.clear();
         if self.records {
             for i in 0..self.cols {
                 let (index, value) = load(local, &self.x, row, i)?;
@@ -114,7 +120,7 @@ impl Plan {
         if top_k > 0 {
             all.truncate(top_k);
         }
-        Ok(all)
+        Ok(())
     }
 
     /// Winner and its log-probability.
@@ -161,8 +167,9 @@ impl Plan {
     pub fn run(&self, local: &mut Local) -> Result<(), Fault> {
         let p = self.parameters(local)?;
         let mut weights = local.rows.take(self.cols);
+        let mut all = Vec::with_capacity(self.cols);
         for row in 0..self.x.rows {
-            let all = self.candidates(local, row, p.top_k)?;
+            self.candidates(local, row, p.top_k, &mut all)?;
             let (winner, log) = self.draw(&all, &p, row, &mut weights);
             self.store(local, row, winner, log)?;
         }

@@ -78,9 +78,10 @@ impl Plan {
 
     pub fn run(&self, local: &mut Local) -> Result<(), Fault> {
         let mut x = local.rows.take(self.x.cols);
+        let mut best = Vec::with_capacity(self.k);
         for row in 0..self.x.rows {
             self.x.read(local, row, &mut x)?;
-            let mut best = self.kept(local, row)?;
+            self.start(local, row, &mut best)?;
             for (j, &v) in x.iter().enumerate() {
                 insert(&mut best, self.k, self.first + j as u32, v);
             }
@@ -94,8 +95,9 @@ impl Plan {
         let id = ids(self.position);
         let here = id.checked_sub(self.first).is_some_and(|j| (j as usize) < self.x.cols);
         let (index, value) = if here { (id, 1.0) } else { (self.first, 0.0) };
+        let mut best = Vec::with_capacity(self.k);
         for row in 0..self.x.rows {
-            let mut best = self.kept(local, row)?;
+            self.start(local, row, &mut best)?;
             insert(&mut best, self.k, index, value);
             self.store(local, row, &best)?;
         }
@@ -103,17 +105,17 @@ impl Plan {
     }
 
     /// Records the row starts from.
-    fn kept(&self, local: &Local, row: usize) -> Result<Vec<Record>, Fault> {
-        let mut best = Vec::with_capacity(self.k);
+    fn start(&self, local: &Local, row: usize, best: &mut Vec<Record>) -> Result<(), Fault> {
+        best.clear();
         if self.keep {
             for i in 0..self.k {
                 let (index, value) = load(local, &self.d, row, i)?;
                 if index != EMPTY {
-                    insert(&mut best, self.k, index, value);
+                    insert(best, self.k, index, value);
                 }
             }
         }
-        Ok(best)
+        Ok(())
     }
 
     fn store(&self, local: &mut Local, row: usize, best: &[Record]) -> Result<(), Fault> {

@@ -14,7 +14,7 @@ mod selection;
 mod training;
 
 use half::{bf16, f16};
-use isa::npu::{Command, Format, VecFn, VecOp};
+use isa::npu::{Body, Command, Format, VecFn, VecOp};
 use ndarray::Array2;
 use npu_model::{Local, NpuConfig, Space};
 
@@ -134,6 +134,15 @@ impl Bench {
     pub fn expect_words(&mut self, what: &'static str, at: usize, words: &[u32]) {
         let values = Array2::from_shape_fn((1, words.len()), |(_, i)| f32::from_bits(words[i]));
         self.expects.push(Expect { what, at, pitch: 0, values, format: Format::Fp32 });
+    }
+
+    /// Moves the first source to the accumulator, the command too.
+    pub fn x_to_accumulator(&mut self, command: &mut Command) {
+        let Body::Vec(body) = &mut command.body else { panic!("a VEC command") };
+        body.xs = 1;
+        let len = self.local.acc.len().min(Y);
+        self.local.acc[..len].copy_from_slice(&self.local.spm[..len]);
+        self.local.spm[..len].fill(0xA5);
     }
 
     /// Runs the command, compares every expected region, and every other byte with what it was.
