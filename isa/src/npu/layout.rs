@@ -189,11 +189,11 @@ layout!(
     dfm: 4 "destination format",
     bc: 3 "second source broadcast: 0 none, 1 row vector, 2 column vector, 3 imm, 4 scalar register",
     imm: 32 "fp32 bits or u32, by function",
-    mask: 2 "0 none, 1 causal, 2 sliding window, 3 explicit bits",
-    stat: 1 "also write row statistics",
+    mask: 2 "0 none, 1 causal, 2 sliding window, 3 explicit bits; with CMP the relation: 0 =, 1 <, 2 <=, 3 not =",
+    stat: 1 "norms and SOFTMAX: also write row statistics where alpha points",
     upd: 1 "update running statistics (0 starts them afresh)",
-    rnd: 2 "rounding",
-    setp: 1 "write the predicate",
+    rnd: 2 "rounding: 0 nearest even, 3 stochastic (ADAMW)",
+    setp: 1 "element-wise functions and reductions: the predicate becomes whether any result is not 0",
     acc: 2 "approximation: 0 exact reference, 1 polynomial, 2 LUT-256, 3 LUT-64",
 });
 
@@ -259,10 +259,10 @@ layout!(
     /// Extension 0x04, after VEC: attention and position.
     Position, 0, 256, reserved 100 {
     type_: 8 "0x04",
-    q0: 32 "position of the first query row; for ARGMAX the position being sampled",
-    k0: 32 "position of the first key column; for ARGMAX the index of the first column",
+    q0: 32 "position of the first query row; for ARGMAX, TOPK and SAMPLE the position being sampled; for ROUTE the first token",
+    k0: 32 "position of the first key column; for ARGMAX, TOPK and SAMPLE the index of the first column",
     rdiv: 12 "rows per position - 1, for query heads packed under one KV head",
     win: 20 "sliding window, 0 = none",
-    alpha: 20 "where the fp32 rescale vector goes, granules",
-    cap: 32 "fp32 soft cap, 0 = none",
+    alpha: 20 "where the fp32 rescale vector, row statistics, losses or gain gradients go, granules",
+    cap: 32 "fp32 soft cap of FA_STEP and SOFTMAX, 0 = none",
 });

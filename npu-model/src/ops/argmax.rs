@@ -47,7 +47,7 @@ impl Plan {
     }
 
     pub fn run(&self, local: &mut Local) -> Result<(), Fault> {
-        let mut x = vec![0.0; self.x.cols];
+        let mut x = local.rows.take(self.x.cols);
         for row in 0..self.x.rows {
             self.x.read(local, row, &mut x)?;
             let (mut index, mut best) = (0, f32::NEG_INFINITY);

@@ -49,6 +49,13 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// Charges `cycles` that no lane can share, one elementary operation each.
+    pub(super) const fn serial(&mut self, cycles: u64) {
+        self.cycles += cycles;
+        self.active_cycles += cycles;
+        self.vector_ops += cycles;
+    }
+
     /// Charges `bytes` read from `space`.
     pub(super) fn read(&mut self, space: crate::local::Space, bytes: u64) {
         match space {

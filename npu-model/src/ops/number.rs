@@ -1,7 +1,7 @@
 //! Number formats of the engines: bytes to fp32 and back, bit-defined.
 //!
 //! Models: int4, int8, int32, fp16, bf16, fp32; rounding to nearest, ties to even; one NaN per format.
-//! Does not model: rounding modes other than nearest even, fp8, microscaling formats.
+//! Does not model: rounding modes other than nearest even, fp8; microscaling formats are MXQ's and DEQ's alone.
 //! Source: IEEE 754-2019 (binary16, binary32); bfloat16 is binary32's upper half.
 //!
 //! Every conversion to fp32 is exact except int32's. A NaN that is stored is the positive quiet NaN of its
@@ -26,14 +26,19 @@ pub const FORMATS: u64 = {
 #[must_use]
 pub const fn executed(format: Format) -> bool {
     match format {
-        Format::Int4 | Format::Int8 | Format::Int32 | Format::Fp16 | Format::Bf16 | Format::Fp32 => true,
+        Format::Int4
+        | Format::Int8
+        | Format::Int32
+        | Format::Fp16
+        | Format::Bf16
+        | Format::Fp32
+        | Format::Mxfp4
+        | Format::Mxfp8 => true,
         Format::Uint4
         | Format::Uint8
         | Format::Int16
         | Format::Fp8E4m3
         | Format::Fp8E5m2
-        | Format::Mxfp4
-        | Format::Mxfp8
         | Format::Codebook4
         | Format::Int2
         | Format::Reserved15 => false,
@@ -244,6 +249,6 @@ mod tests {
     fn the_format_mask_lists_what_executes() {
         let names: Vec<_> =
             Format::ALL.iter().filter(|f| FORMATS >> f.code() & 1 == 1).map(|f| f.name()).collect();
-        assert_eq!(names, ["int4", "int8", "int32", "fp16", "bf16", "fp32"]);
+        assert_eq!(names, ["int4", "int8", "int32", "fp16", "bf16", "fp32", "mxfp4", "mxfp8"]);
     }
 }

@@ -59,7 +59,7 @@ impl Plan {
 
     pub fn run(&self, local: &mut Local) -> Result<(), Fault> {
         let half = self.head / 2;
-        let mut x = vec![0.0; self.x.cols];
+        let mut x = local.rows.take(self.x.cols);
         let mut frequency = vec![0.0; half];
         self.y.read(local, 0, &mut frequency)?;
         let mut turns = vec![(0.0f32, 0.0f32); half];

@@ -11,6 +11,7 @@
 
 use isa::npu::{Format, Position, VecOp};
 
+use super::approx::{Accuracy, Charge};
 use super::cost::Cost;
 use super::operand::{self, Rows, Shape};
 use super::{Kernel, number};
@@ -26,6 +27,29 @@ const START: u64 = READ_LATENCY + ALU_STAGES + 1;
 
 /// Formats of a float operand.
 pub(super) const FLOATS: &[Format] = &[Format::Fp16, Format::Bf16, Format::Fp32];
+
+/// Which of the fields that change a function's meaning it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Takes {
+    pub accuracy: bool,
+    pub mask: bool,
+    pub statistics: bool,
+    pub update: bool,
+    pub rounding: bool,
+    pub predicate: bool,
+}
+
+impl Takes {
+    /// None of them.
+    pub const NONE: Self = Self {
+        accuracy: false,
+        mask: false,
+        statistics: false,
+        update: false,
+        rounding: false,
+        predicate: false,
+    };
+}
 
 /// A VEC command whose common fields are checked.
 pub(super) struct Request<'a> {
@@ -43,22 +67,19 @@ impl<'a> Request<'a> {
         position: Option<&'a Position>,
         kernel: Kernel,
     ) -> Result<Self, Fault> {
+        let takes = kernel.takes();
         let flags = [
-            (body.rnd, "rnd: only nearest even executes"),
-            (body.stat, "stat: row statistics are not written"),
-            (body.setp, "setp: VEC does not write the predicate"),
-            (body.acc, "acc: only the exact reference executes"),
+            (body.setp, takes.predicate, "setp: this function does not write the predicate"),
+            (body.rnd, takes.rounding && body.rnd == 3, "rnd: only nearest even executes here"),
+            (body.stat, takes.statistics, "stat: this function has no row statistics"),
+            (body.acc, takes.accuracy, "acc: this function approximates nothing"),
+            (body.mask, takes.mask, "mask: this function masks nothing"),
+            (body.upd, takes.update, "upd: this function keeps no running result"),
         ];
-        for (value, text) in flags {
-            if value != 0 {
+        for (value, taken, text) in flags {
+            if value != 0 && !taken {
                 return Err(Fault::not_in_cap(value, text));
             }
-        }
-        if body.mask != 0 && kernel != Kernel::FlashStep {
-            return Err(Fault::not_in_cap(body.mask, "mask: only FA_STEP masks"));
-        }
-        if body.upd != 0 && !matches!(kernel, Kernel::FlashStep | Kernel::Argmax) {
-            return Err(Fault::not_in_cap(body.upd, "upd: only FA_STEP and ARGMAX keep running results"));
         }
         Ok(Self { cfg, body, position, rows: body.rows + 1, cols: body.cols + 1 })
     }
@@ -72,6 +93,12 @@ impl<'a> Request<'a> {
     pub fn x(&self, formats: &[Format]) -> Result<Rows, Fault> {
         let b = self.body;
         let format = operand::format_of(self.cfg, b.xf, formats, "xf: not a format this function reads")?;
+        self.x_shaped(format, self.cols)
+    }
+
+    /// First source of rows of `cols` elements of `format`.
+    pub fn x_shaped(&self, format: Format, cols: u64) -> Result<Rows, Fault> {
+        let b = self.body;
         Rows::new(
             self.cfg,
             Shape {
@@ -80,50 +107,84 @@ impl<'a> Request<'a> {
                 granule: b.x,
                 stride: b.xst,
                 rows: self.rows,
-                cols: self.cols,
+                cols,
                 format,
             },
         )
+    }
+
+    /// Second source's format, one of `formats`.
+    pub fn y_format(&self, formats: &[Format]) -> Result<Format, Fault> {
+        operand::format_of(self.cfg, self.body.yf, formats, "yf: not a format this function reads")
     }
 
     /// Second source of `rows` x `cols` in one of `formats`.
     pub fn y(&self, formats: &[Format], rows: u64, cols: u64, stride: u64) -> Result<Rows, Fault> {
+        self.y_shaped(self.y_format(formats)?, rows, cols, stride)
+    }
+
+    /// Second source of `rows` x `cols` of `format`.
+    pub fn y_shaped(&self, format: Format, rows: u64, cols: u64, stride: u64) -> Result<Rows, Fault> {
+        Rows::new(self.cfg, self.y_shape(format, rows, cols, stride))
+    }
+
+    /// The same where it is written, so its rows must not overlap.
+    pub fn y_written(&self, format: Format, rows: u64, cols: u64) -> Result<Rows, Fault> {
+        Rows::destination(self.cfg, self.y_shape(format, rows, cols, self.body.yst))
+    }
+
+    const fn y_shape(&self, format: Format, rows: u64, cols: u64, stride: u64) -> Shape {
         let b = self.body;
-        let format = operand::format_of(self.cfg, b.yf, formats, "yf: not a format this function reads")?;
-        Rows::new(
-            self.cfg,
-            Shape {
-                what: "y leaves its memory",
-                space: Space::from_bit(b.ys),
-                granule: b.y,
-                stride,
-                rows,
-                cols,
-                format,
-            },
-        )
+        let space = Space::from_bit(b.ys);
+        Shape { what: "y leaves its memory", space, granule: b.y, stride, rows, cols, format }
+    }
+
+    /// Destination's format, one of `formats`.
+    pub fn d_format(&self, formats: &[Format]) -> Result<Format, Fault> {
+        operand::format_of(self.cfg, self.body.dfm, formats, "dfm: not a format this function writes")
     }
 
     /// Destination in one of `formats`.
     pub fn d(&self, formats: &[Format]) -> Result<Rows, Fault> {
-        let b = self.body;
-        let format = operand::format_of(self.cfg, b.dfm, formats, "dfm: not a format this function writes")?;
-        self.d_shaped(format, self.cols)
+        self.d_cols(formats, self.cols)
+    }
+
+    /// Destination rows of `cols` elements in one of `formats`.
+    pub fn d_cols(&self, formats: &[Format], cols: u64) -> Result<Rows, Fault> {
+        self.d_shaped(self.d_format(formats)?, cols)
     }
 
     /// Destination rows of `cols` elements of `format`.
     pub fn d_shaped(&self, format: Format, cols: u64) -> Result<Rows, Fault> {
+        self.d_rectangle(format, self.rows, cols)
+    }
+
+    /// Destination of `rows` x `cols` elements of `format`.
+    pub fn d_rectangle(&self, format: Format, rows: u64, cols: u64) -> Result<Rows, Fault> {
         let b = self.body;
-        Rows::destination(
+        let space = Space::from_bit(b.ds);
+        let shape =
+            Shape { what: "d leaves its memory", space, granule: b.d, stride: b.dst, rows, cols, format };
+        Rows::destination(self.cfg, shape)
+    }
+
+    /// Accuracy of special functions.
+    pub const fn accuracy(&self) -> Accuracy {
+        Accuracy::from_field(self.body.acc)
+    }
+
+    /// `rows` x `cols` fp32 values where the position extension's `alpha` says, in SPM, packed.
+    pub fn statistics(&self, rows: u64, cols: u64) -> Result<Rows, Fault> {
+        Rows::new(
             self.cfg,
             Shape {
-                what: "d leaves its memory",
-                space: Space::from_bit(b.ds),
-                granule: b.d,
-                stride: b.dst,
-                rows: self.rows,
+                what: "alpha leaves the SPM",
+                space: Space::Spm,
+                granule: self.position()?.alpha,
+                stride: 0,
+                rows,
                 cols,
-                format,
+                format: Format::Fp32,
             },
         )
     }
@@ -149,6 +210,26 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// Work on every element, nothing else yet.
+    pub const fn elements(x: &Rows, passes: u64) -> Self {
+        Self { rows: x.rows, cols: x.cols, passes, row_passes: 0, special_ops: 0, reduces: false }
+    }
+
+    /// Also `n` evaluations of a special function an element; look-ups cost what an elementary operation does.
+    pub const fn special(mut self, charge: Charge, n: u64) -> Self {
+        self.passes += charge.passes * n;
+        self.special_ops += charge.special * n * (self.rows * self.cols) as u64;
+        self
+    }
+
+    /// Also reduces rows, with `passes` ALU operations and `special` special ones on each row's values.
+    pub const fn reducing(mut self, passes: u64, special: u64) -> Self {
+        self.row_passes += passes;
+        self.special_ops += special * self.rows as u64;
+        self.reduces = true;
+        self
+    }
+
     /// Timing and operation counts; operands are charged by the caller.
     pub fn cost(&self, cfg: &NpuConfig) -> Cost {
         let lanes = u64::from(cfg.vector_lanes.max(1));
