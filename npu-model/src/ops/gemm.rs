@@ -2,24 +2,26 @@
 //!
 //! Shapes: A rows of K in SPM; B rows of N in SPM (with `tb` N rows of K, unscaled); accumulators of 4 bytes in ACC.
 //!   Strides in granules, 0 = rows packed to the byte. int4 has its low nibble first.
-//!   grp 2..6: after every group of G rows of B, and after a last partial group, follow N fp16 scales; `s` must
-//!   point right behind the first group and `bst` must be 0. grp 1: one fp32 per column at `s`, used at drain.
-//! Formats: A fp16, bf16, fp32 with B int4, int8, fp16, bf16, fp32: fp32 accumulation. A int8 with B int4 or int8
-//!   and grp 0 or 1: int32 accumulation, wrapping.
-//! Arithmetic: grouped weights are w = fp16(q scale), the product taken in fp32; other integer weights are the
-//!   integer itself. acc += a w for ascending k, product and sum each rounded to fp32. init 0 starts at 0, 1 keeps
-//!   the accumulator, 3 first multiplies each row by its fp32 of `s`. See `gemm_drain` for what follows.
+//!   grp 2..6: after every group of G rows of B, and after a last partial group, follow N scales in `sf`, and with
+//!   zpm 2 then N minima in `sf`; `s` must point right behind the first group and `bst` must be 0. grp 1: one fp32
+//!   per column at `s`, used at drain.
+//! Formats: A fp16, bf16, fp32 with B int4, uint4, int8, uint8, fp16, bf16, fp32: fp32 accumulation. A int8 with B
+//!   int4 or int8 and grp 0 or 1: int32 accumulation, wrapping.
+//! Arithmetic: grouped weights are w = fp16(q scale), with zpm 2 w = fp16(q scale + minimum): product and sum each
+//!   rounded to fp32, then once to fp16. Other integer weights are the integer itself. Products with A are taken in
+//!   fp32. acc += a w for ascending k, product and sum each rounded to fp32. init 0 starts at 0, 1 keeps the
+//!   accumulator, 3 first multiplies each row by its fp32 of `s`. See `gemm_drain` for what follows.
 //! Bound: MACs (R C, halved for 16-bit operands, an eighth for fp32) or the weight load (R cycles a fold), or on
 //!   the GEMV path B's bytes. A fold covers R rows of K times the rate, and does not straddle scale groups.
 //!   df 0 takes the GEMV path for at most `array::GEMV_ROWS` rows where it is faster.
 //! Cycles: array::hidden_ws or array::gemv, and a constant of 8 a command (operand buffers 3, scratchpad read 5).
 
-use isa::image::group_rows;
+use isa::image::{group_rows, scale_bytes};
 use isa::npu::{Epilogue, Format, GRANULE, Gemm};
 
 use super::cost::{Cost, Path};
 use super::gemm_drain::Drain;
-use super::number;
+use super::number::{self, Scale};
 use super::operand::{self, Rows, Shape};
 use crate::array::{self, Array, Folding, MESH_CONSTANT, Product, READ_LATENCY, Rate};
 use crate::config::NpuConfig;
@@ -33,7 +35,7 @@ enum Weights {
     /// N rows of K.
     Transposed(Rows),
     /// K packed rows of N, scales after every group.
-    Grouped { base: usize, row_bytes: usize, group: usize, format: Format },
+    Grouped { base: usize, row_bytes: usize, group: usize, format: Format, scale: Scale, minima: bool },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +114,7 @@ fn unsupported(g: &Gemm) -> Result<(), Fault> {
         (g.acc16, "acc16: accumulation is 32 bits wide"),
         (g.ta, "ta: A is not transposed"),
         (g.sp24, "sp24: B is dense"),
-        (g.zpm, "zpm: weights are symmetric"),
+        (g.zpm & 1, "zpm: neither integer zero points nor codebooks execute"),
         (g.rnd, "rnd: only nearest even executes"),
         (g.keepb, "keepb: B is always loaded"),
         (g.ploadb, "ploadb: B is always used"),
@@ -141,8 +143,8 @@ fn weights(cfg: &NpuConfig, g: &Gemm, format: Format, k: u64, n: u64) -> Result<
         if g.grp != 0 {
             return Err(Fault::operand(g.grp, "grp: a transposed B has no scales"));
         }
-        if format == Format::Int4 {
-            return Err(Fault::not_in_cap(g.bf, "tb: an int4 B is not transposed"));
+        if format.bits() < 8 {
+            return Err(Fault::not_in_cap(g.bf, "tb: a B of 4 bits is not transposed"));
         }
         let rows = Rows::new(cfg, shape(n, k))?;
         return Ok((Weights::Transposed(rows), rows.bytes()));
@@ -154,8 +156,10 @@ fn weights(cfg: &NpuConfig, g: &Gemm, format: Format, k: u64, n: u64) -> Result<
     if number::is_float(format) {
         return Err(Fault::operand(g.bf, "grp: only integer weights have group scales"));
     }
-    if g.sf != 0 {
-        return Err(Fault::not_in_cap(g.sf, "sf: group scales are fp16"));
+    let scale = Scale::from_code(g.sf);
+    let minima = g.zpm == 2;
+    if minima && scale == Scale::E8m0 {
+        return Err(Fault::operand(g.sf, "sf: a minimum has a sign, e8m0 has none"));
     }
     if g.bst != 0 {
         return Err(Fault::operand(g.bst, "bst: rows with scales in line are packed"));
@@ -164,9 +168,11 @@ fn weights(cfg: &NpuConfig, g: &Gemm, format: Format, k: u64, n: u64) -> Result<
     if g.s * GRANULE != g.b * GRANULE + group.min(k) * row_bytes {
         return Err(Fault::operand(g.s, "s: scales do not lie right behind the first group's rows"));
     }
-    let bytes = k * row_bytes + k.div_ceil(group) * n * 2;
+    let table = n * scale_bytes(g.sf) * if minima { 2 } else { 1 };
+    let bytes = k * row_bytes + k.div_ceil(group) * table;
     let base = operand::range(cfg, Space::Spm, g.b * GRANULE, bytes, "B leaves the scratchpad")?;
-    let grouped = Weights::Grouped { base, row_bytes: row_bytes as usize, group: group as usize, format };
+    let (row_bytes, group) = (row_bytes as usize, group as usize);
+    let grouped = Weights::Grouped { base, row_bytes, group, format, scale, minima };
     Ok((grouped, bytes))
 }
 
@@ -209,14 +215,25 @@ fn init(cfg: &NpuConfig, g: &Gemm, integer: bool, m: u64) -> Result<Init, Fault>
 
 impl Plan {
     pub fn new(cfg: &NpuConfig, g: &Gemm, epilogue: Option<&Epilogue>) -> Result<Self, Fault> {
-        use Format::{Bf16, Fp16, Fp32, Int4, Int8};
+        use Format::{Bf16, Fp16, Fp32, Int4, Int8, Uint4, Uint8};
         unsupported(g)?;
         let (m, k, n) = (g.m + 1, g.k + 1, g.n + 1);
         let af = operand::format_of(cfg, g.af, &[Int8, Fp16, Bf16, Fp32], "af: not a format of A")?;
-        let bf = operand::format_of(cfg, g.bf, &[Int4, Int8, Fp16, Bf16, Fp32], "bf: not a format of B")?;
+        let bf = operand::format_of(
+            cfg,
+            g.bf,
+            &[Int4, Uint4, Int8, Uint8, Fp16, Bf16, Fp32],
+            "bf: not a format of B",
+        )?;
         let integer = af == Int8;
         if integer && number::is_float(bf) {
             return Err(Fault::operand(g.bf, "bf: an integer A needs an integer B"));
+        }
+        if integer && matches!(bf, Uint4 | Uint8) {
+            return Err(Fault::not_in_cap(g.bf, "bf: an integer A needs a signed B"));
+        }
+        if g.zpm == 2 && group_rows(g.grp) == 0 {
+            return Err(Fault::operand(g.zpm, "zpm: minima need scale groups"));
         }
         if integer && g.grp > 1 {
             return Err(Fault::not_in_cap(g.grp, "grp: integer accumulation has no group scales"));
@@ -312,7 +329,7 @@ impl Plan {
             row.iter_mut().zip(&decoded).for_each(|(a, &v)| *a = T::from_f32(v));
         }
         let mut weight = vec![T::ZERO; n];
-        let mut scales = vec![0.0f32; n];
+        let (mut scales, mut lows) = (vec![0.0f32; n], vec![0.0f32; n]);
         let mut table = vec![[T::ZERO; 16]; n];
         let transposed = self.transpose::<T>(local, &mut decoded)?;
         for step in 0..k {
@@ -323,23 +340,28 @@ impl Plan {
                     weight.iter_mut().zip(&decoded).for_each(|(w, &v)| *w = T::from_f32(v));
                     &weight
                 }
-                Weights::Grouped { base, row_bytes, group, format } => {
-                    let start = base + (step / group) * (group * row_bytes + 2 * n);
+                Weights::Grouped { base, row_bytes, group, format, scale, minima } => {
+                    let vector = n * scale.bytes();
+                    let start =
+                        base + (step / group) * (group * row_bytes + vector * (1 + usize::from(minima)));
                     if step % group == 0 {
-                        let rows = group.min(k - step);
-                        let bytes = local.bytes(Space::Spm, start + rows * row_bytes, 2 * n)?;
-                        number::decode_row(Format::Fp16, bytes, &mut scales);
-                        if format == Format::Int4 {
-                            tabulate(&scales, &mut table);
+                        let at = start + group.min(k - step) * row_bytes;
+                        scale.decode(local.bytes(Space::Spm, at, vector)?, &mut scales);
+                        if minima {
+                            scale.decode(local.bytes(Space::Spm, at + vector, vector)?, &mut lows);
+                        }
+                        if format.bits() == 4 {
+                            tabulate(format, &scales, minima.then_some(&lows), &mut table);
                         }
                     }
                     let codes = local.bytes(Space::Spm, start + (step % group) * row_bytes, row_bytes)?;
-                    if format == Format::Int4 {
+                    if format.bits() == 4 {
                         look_up(codes, &table, &mut weight);
                     } else {
                         number::decode_row(format, codes, &mut decoded[..n]);
-                        for ((w, &q), &s) in weight.iter_mut().zip(&decoded).zip(&scales) {
-                            *w = T::from_f32(number::round_fp16(q * s));
+                        let low = |c: usize| if minima { Some(lows[c]) } else { None };
+                        for (c, (w, &q)) in weight.iter_mut().zip(&decoded).enumerate() {
+                            *w = T::from_f32(dequantise(q, scales[c], low(c)));
                         }
                     }
                     &weight
@@ -440,16 +462,24 @@ impl Plan {
     }
 }
 
-/// The 16 weights an int4 code can mean in each column of a group: 16 roundings serve all its rows.
-fn tabulate<T: Element>(scales: &[f32], table: &mut [[T; 16]]) {
-    for (entry, &scale) in table.iter_mut().zip(scales) {
+/// A code with its scale and, where there is one, its minimum.
+fn dequantise(code: f32, scale: f32, low: Option<f32>) -> f32 {
+    let scaled = code * scale;
+    number::round_fp16(low.map_or(scaled, |low| scaled + low))
+}
+
+/// The 16 weights a code of 4 bits can mean in each column of a group: 16 roundings serve all its rows.
+fn tabulate<T: Element>(format: Format, scales: &[f32], lows: Option<&Vec<f32>>, table: &mut [[T; 16]]) {
+    let bias = if format == Format::Int4 { 8i16 } else { 0 };
+    for (c, (entry, &scale)) in table.iter_mut().zip(scales).enumerate() {
         for (code, w) in (0i16..).zip(entry.iter_mut()) {
-            *w = T::from_f32(number::round_fp16(f32::from((code ^ 8) - 8) * scale));
+            let code = f32::from((code ^ bias) - bias);
+            *w = T::from_f32(dequantise(code, scale, lows.map(|lows| lows[c])));
         }
     }
 }
 
-/// A packed row of int4 codes as weights.
+/// A packed row of codes of 4 bits as weights.
 fn look_up<T: Element>(codes: &[u8], table: &[[T; 16]], weights: &mut [T]) {
     let pairs = weights.chunks_mut(2).zip(table.chunks(2));
     for (&byte, (w, t)) in codes.iter().zip(pairs) {

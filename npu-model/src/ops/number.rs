@@ -1,6 +1,6 @@
 //! Number formats of the engines: bytes to fp32 and back, bit-defined.
 //!
-//! Models: int4, int8, int32, fp16, bf16, fp32; rounding to nearest, ties to even; one NaN per format.
+//! Models: int4, uint4, int8, uint8, int32, fp16, bf16, fp32; rounding to nearest, ties to even; one NaN per format.
 //! Does not model: rounding modes other than nearest even, fp8, microscaling formats.
 //! Source: IEEE 754-2019 (binary16, binary32); bfloat16 is binary32's upper half.
 //!
@@ -26,10 +26,15 @@ pub const FORMATS: u64 = {
 #[must_use]
 pub const fn executed(format: Format) -> bool {
     match format {
-        Format::Int4 | Format::Int8 | Format::Int32 | Format::Fp16 | Format::Bf16 | Format::Fp32 => true,
-        Format::Uint4
+        Format::Int4
+        | Format::Uint4
+        | Format::Int8
         | Format::Uint8
-        | Format::Int16
+        | Format::Int32
+        | Format::Fp16
+        | Format::Bf16
+        | Format::Fp32 => true,
+        Format::Int16
         | Format::Fp8E4m3
         | Format::Fp8E5m2
         | Format::Mxfp4
@@ -142,17 +147,87 @@ pub fn unpack_int4(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// uint4 codes of one packed row into `out`.
+#[inline]
+pub fn unpack_uint4(bytes: &[u8], out: &mut [f32]) {
+    for (pair, &b) in out.chunks_mut(2).zip(bytes) {
+        pair[0] = f32::from(b & 15);
+        if let [_, second] = pair {
+            *second = f32::from(b >> 4);
+        }
+    }
+}
+
+/// Format of a scale: GEMM's `sf` code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// binary16.
+    Fp16,
+    /// bfloat16.
+    Bf16,
+    /// binary32.
+    Fp32,
+    /// 2^(code - 127), 255 is NaN.
+    E8m0,
+}
+
+impl Scale {
+    /// The format of a two-bit code.
+    #[must_use]
+    pub const fn from_code(code: u64) -> Self {
+        match code & 3 {
+            0 => Self::Fp16,
+            1 => Self::Bf16,
+            2 => Self::Fp32,
+            _ => Self::E8m0,
+        }
+    }
+
+    /// Bytes of a scale.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Fp16 | Self::Bf16 => 2,
+            Self::Fp32 => 4,
+            Self::E8m0 => 1,
+        }
+    }
+
+    /// Scales as fp32; `bytes` holds exactly `out.len()` of them.
+    pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
+        match self {
+            Self::Fp16 => decode_row(Format::Fp16, bytes, out),
+            Self::Bf16 => decode_row(Format::Bf16, bytes, out),
+            Self::Fp32 => decode_row(Format::Fp32, bytes, out),
+            Self::E8m0 => out.iter_mut().zip(bytes).for_each(|(o, &b)| *o = from_e8m0(b)),
+        }
+    }
+}
+
+/// The power of two of an e8m0: 2^(code - 127), exact down to fp32's subnormal 2^-127; 255 is NaN.
+#[inline]
+#[must_use]
+pub const fn from_e8m0(code: u8) -> f32 {
+    match code {
+        0 => f32::from_bits(0x0040_0000),
+        255 => f32::NAN,
+        c => f32::from_bits((c as u32) << 23),
+    }
+}
+
 /// One packed row of `format` as fp32; `bytes` holds exactly `out.len()` elements.
 ///
 /// Formats that are not executed leave zeros: operands are checked before anything is decoded.
 pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
     match format {
         Format::Int4 => unpack_int4(bytes, out),
+        Format::Uint4 => unpack_uint4(bytes, out),
         Format::Int8 => {
             for (o, &b) in out.iter_mut().zip(bytes) {
                 *o = f32::from(b.cast_signed());
             }
         }
+        Format::Uint8 => out.iter_mut().zip(bytes).for_each(|(o, &b)| *o = f32::from(b)),
         Format::Int32 => {
             for (o, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
                 *o = i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32;
@@ -244,6 +319,6 @@ mod tests {
     fn the_format_mask_lists_what_executes() {
         let names: Vec<_> =
             Format::ALL.iter().filter(|f| FORMATS >> f.code() & 1 == 1).map(|f| f.name()).collect();
-        assert_eq!(names, ["int4", "int8", "int32", "fp16", "bf16", "fp32"]);
+        assert_eq!(names, ["int4", "uint4", "int8", "uint8", "int32", "fp16", "bf16", "fp32"]);
     }
 }

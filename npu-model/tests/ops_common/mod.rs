@@ -67,7 +67,9 @@ impl Random {
     pub fn value(&mut self, format: Format) -> f32 {
         match format {
             Format::Int4 => self.below(16) as f32 - 8.0,
+            Format::Uint4 => self.below(16) as f32,
             Format::Int8 => self.below(256) as f32 - 128.0,
+            Format::Uint8 => self.below(256) as f32,
             Format::Int32 => self.below(1 << 20) as f32 - 524_288.0,
             _ => {
                 let v = self.float(2.0);
@@ -79,6 +81,36 @@ impl Random {
     pub fn matrix(&mut self, rows: usize, cols: usize, format: Format) -> Array2<f32> {
         Array2::from_shape_simple_fn((rows, cols), || self.value(format))
     }
+}
+
+impl Random {
+    /// Scales that `sf` holds exactly, about 0.01, of both signs unless they are powers of two.
+    pub fn scales(&mut self, rows: usize, cols: usize, sf: u64) -> Array2<f32> {
+        Array2::from_shape_simple_fn((rows, cols), || {
+            let v = self.float(0.02);
+            match sf {
+                0 => round(v, Format::Fp16),
+                1 => round(v, Format::Bf16),
+                2 => v,
+                _ => 2f32.powi(-4 - self.below(8) as i32),
+            }
+        })
+    }
+}
+
+/// Stores scales of format code `sf` at byte address `at`; their bytes.
+pub fn put_scales(local: &mut Local, at: usize, scales: &[f32], sf: u64) -> usize {
+    let bytes: Vec<u8> = scales
+        .iter()
+        .flat_map(|s| match sf {
+            0 => f16::from_f32(*s).to_le_bytes().to_vec(),
+            1 => bf16::from_f32(*s).to_le_bytes().to_vec(),
+            2 => s.to_le_bytes().to_vec(),
+            _ => vec![(s.log2() + 127.0) as u8],
+        })
+        .collect();
+    local.spm[at..at + bytes.len()].copy_from_slice(&bytes);
+    bytes.len()
 }
 
 /// The value nearest `v` in a float format.
@@ -110,12 +142,13 @@ fn memory(local: &mut Local, space: Space) -> &mut Vec<u8> {
 /// Stores one element; int4 touches only its nibble.
 fn put_element(bytes: &mut [u8], index: usize, v: f32, format: Format) {
     match format {
-        Format::Int4 => {
+        Format::Int4 | Format::Uint4 => {
             let code = (v as i32 & 15) as u8;
             let b = &mut bytes[index / 2];
             *b = if index.is_multiple_of(2) { (*b & 0xF0) | code } else { (*b & 0x0F) | (code << 4) };
         }
         Format::Int8 => bytes[index] = v as i8 as u8,
+        Format::Uint8 => bytes[index] = v as u8,
         Format::Int32 => bytes[4 * index..][..4].copy_from_slice(&(v as i32).to_le_bytes()),
         Format::Fp16 => bytes[2 * index..][..2].copy_from_slice(&f16::from_f32(v).to_le_bytes()),
         Format::Bf16 => bytes[2 * index..][..2].copy_from_slice(&bf16::from_f32(v).to_le_bytes()),
