@@ -7,6 +7,7 @@
 use isa::npu::GRANULE;
 
 use crate::fault::Fault;
+use crate::ops::gemm::Matrix;
 
 /// Which local memory an operand lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Local {
     pub acc: Vec<u8>,
     /// Look-up tables of [`LUT_ENTRIES`] fp16 values, loaded by LUTLD.
     pub luts: Vec<[u16; LUT_ENTRIES]>,
+    /// What the matrix engine keeps between commands.
+    pub(crate) matrix: Matrix,
 }
 
 /// Entries of a look-up table.
@@ -47,7 +50,12 @@ impl Local {
     /// Zeroed memories of these sizes.
     #[must_use]
     pub fn new(spm_bytes: usize, acc_bytes: usize) -> Self {
-        Self { spm: vec![0; spm_bytes], acc: vec![0; acc_bytes], luts: vec![[0; LUT_ENTRIES]; LUTS] }
+        Self {
+            spm: vec![0; spm_bytes],
+            acc: vec![0; acc_bytes],
+            luts: vec![[0; LUT_ENTRIES]; LUTS],
+            matrix: Matrix::default(),
+        }
     }
 
     /// Table `id` as fp16 bits: zeros until LUTLD loads it. Only the id's low 4 bits count.

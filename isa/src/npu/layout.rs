@@ -214,7 +214,7 @@ layout!(
 
 layout!(
     /// Extension 0x01, after GEMM: epilogue, and scales of A.
-    Epilogue, 0, 256, reserved 34 {
+    Epilogue, 0, 256, reserved 2 {
     type_: 8 "0x01",
     ew: 4 "element-wise: 0 none, 1 add R, 2 sub R, 3 mul R, 4 silu(C)*R, 5 gelu(C)*R, 6 max R",
     r: 20 "R operand, granules",
@@ -234,8 +234,11 @@ layout!(
     as_: 20 "A scale table, granules",
     ag: 3 "A scale group along K, as grp; 1 = one scale a row; 0 = none",
     asf: 2 "A scale format",
-    asum: 1 "block sums present",
+    asum: 1 "each A scale is followed by its block's sum",
     aca: 16 "accumulator of the product when C goes to SPM, granules; rows packed",
+    asp: 12 "values from one row of the A scale table to the next; 0 = packed",
+    cb: 4 "LUT of codebook weights",
+    seed: 16 "seed of stochastic rounding",
 });
 
 layout!(

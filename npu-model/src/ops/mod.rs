@@ -21,13 +21,14 @@ mod argmax;
 mod cost;
 mod elementwise;
 mod flash;
-mod gemm;
-mod gemm_drain;
+pub(crate) mod gemm;
+mod narrow;
 pub mod number;
 mod operand;
 mod qdyn;
 mod rmsnorm;
 mod rope;
+mod rounding;
 mod vector;
 
 use isa::npu::{Body, Command, Extension, VecFn};

@@ -1,13 +1,16 @@
 //! Number formats of the engines: bytes to fp32 and back, bit-defined.
 //!
-//! Models: int4, uint4, int8, uint8, int32, fp16, bf16, fp32; rounding to nearest, ties to even; one NaN per format.
-//! Does not model: rounding modes other than nearest even, fp8, microscaling formats.
+//! Models: int8, uint8, int32, fp16, bf16, fp32; rounding to nearest, ties to even; one NaN per format.
+//!   The other formats are in `narrow`, the other rounding modes in `rounding`.
+//! Does not model: exception flags.
 //! Source: IEEE 754-2019 (binary16, binary32); bfloat16 is binary32's upper half.
 //!
 //! Every conversion to fp32 is exact except int32's. A NaN that is stored is the positive quiet NaN of its
 //! format, so results do not depend on the host's NaN payloads.
 
 use isa::npu::Format;
+
+use super::narrow;
 
 /// Format codes the engines execute; bit i is code i.
 pub const FORMATS: u64 = {
@@ -25,24 +28,7 @@ pub const FORMATS: u64 = {
 /// Whether any engine operation reads or writes this format.
 #[must_use]
 pub const fn executed(format: Format) -> bool {
-    match format {
-        Format::Int4
-        | Format::Uint4
-        | Format::Int8
-        | Format::Uint8
-        | Format::Int32
-        | Format::Fp16
-        | Format::Bf16
-        | Format::Fp32 => true,
-        Format::Int16
-        | Format::Fp8E4m3
-        | Format::Fp8E5m2
-        | Format::Mxfp4
-        | Format::Mxfp8
-        | Format::Codebook4
-        | Format::Int2
-        | Format::Reserved15 => false,
-    }
+    !matches!(format, Format::Reserved15)
 }
 
 /// Whether the format is a float the vector engine computes with.
@@ -133,31 +119,6 @@ pub fn min(x: f32, y: f32) -> f32 {
     if y < x { y } else { x }
 }
 
-/// Sign-extended int4 codes of one packed row into `out`.
-#[inline]
-pub fn unpack_int4(bytes: &[u8], out: &mut [f32]) {
-    let nibble = |b: u8| f32::from((b << 4).cast_signed() >> 4);
-    let mut pairs = out.chunks_exact_mut(2);
-    for (pair, &b) in (&mut pairs).zip(bytes) {
-        pair[0] = nibble(b);
-        pair[1] = f32::from(b.cast_signed() >> 4);
-    }
-    if let ([last], Some(&b)) = (pairs.into_remainder(), bytes.last()) {
-        *last = nibble(b);
-    }
-}
-
-/// uint4 codes of one packed row into `out`.
-#[inline]
-pub fn unpack_uint4(bytes: &[u8], out: &mut [f32]) {
-    for (pair, &b) in out.chunks_mut(2).zip(bytes) {
-        pair[0] = f32::from(b & 15);
-        if let [_, second] = pair {
-            *second = f32::from(b >> 4);
-        }
-    }
-}
-
 /// Format of a scale: GEMM's `sf` code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
@@ -199,19 +160,8 @@ impl Scale {
             Self::Fp16 => decode_row(Format::Fp16, bytes, out),
             Self::Bf16 => decode_row(Format::Bf16, bytes, out),
             Self::Fp32 => decode_row(Format::Fp32, bytes, out),
-            Self::E8m0 => out.iter_mut().zip(bytes).for_each(|(o, &b)| *o = from_e8m0(b)),
+            Self::E8m0 => out.iter_mut().zip(bytes).for_each(|(o, &b)| *o = narrow::from_e8m0(b)),
         }
-    }
-}
-
-/// The power of two of an e8m0: 2^(code - 127), exact down to fp32's subnormal 2^-127; 255 is NaN.
-#[inline]
-#[must_use]
-pub const fn from_e8m0(code: u8) -> f32 {
-    match code {
-        0 => f32::from_bits(0x0040_0000),
-        255 => f32::NAN,
-        c => f32::from_bits((c as u32) << 23),
     }
 }
 
@@ -220,8 +170,6 @@ pub const fn from_e8m0(code: u8) -> f32 {
 /// Formats that are not executed leave zeros: operands are checked before anything is decoded.
 pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
     match format {
-        Format::Int4 => unpack_int4(bytes, out),
-        Format::Uint4 => unpack_uint4(bytes, out),
         Format::Int8 => {
             for (o, &b) in out.iter_mut().zip(bytes) {
                 *o = f32::from(b.cast_signed());
@@ -234,21 +182,25 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
             }
         }
         Format::Fp16 => {
-            for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                *o = from_fp16(u16::from_le_bytes([b[0], b[1]]));
+            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *o = from_fp16(u16::from_le_bytes(*b));
             }
         }
         Format::Bf16 => {
-            for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                *o = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
+            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *o = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
             }
         }
         Format::Fp32 => {
-            for (o, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-                *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *o = f32::from_le_bytes(*b);
             }
         }
-        _ => out.fill(0.0),
+        _ => {
+            if !narrow::decode_row(format, bytes, out) {
+                out.fill(0.0);
+            }
+        }
     }
 }
 
@@ -319,6 +271,7 @@ mod tests {
     fn the_format_mask_lists_what_executes() {
         let names: Vec<_> =
             Format::ALL.iter().filter(|f| FORMATS >> f.code() & 1 == 1).map(|f| f.name()).collect();
-        assert_eq!(names, ["int4", "uint4", "int8", "uint8", "int32", "fp16", "bf16", "fp32"]);
+        let all: Vec<_> = Format::ALL.iter().map(|f| f.name()).filter(|n| *n != "reserved15").collect();
+        assert_eq!(names, all);
     }
 }
