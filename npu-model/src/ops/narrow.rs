@@ -66,13 +66,18 @@ pub const fn from_e8m0(code: u8) -> f32 {
 
 #[inline]
 fn nibbles(bytes: &[u8], out: &mut [f32], value: impl Fn(u8) -> f32) {
-    let mut pairs = out.chunks_exact_mut(2);
-    for (pair, &b) in (&mut pairs).zip(bytes) {
-        pair[0] = value(b & 15);
-        pair[1] = value(b >> 4);
+    let (outs, last) = out.as_chunks_mut::<8>();
+    let (ins, rest) = bytes.split_at(4 * outs.len());
+    for (out, bytes) in outs.iter_mut().zip(ins.as_chunks::<4>().0) {
+        // Eight nibbles to the low halves of eight bytes, by halves.
+        let x = u64::from(u32::from_le_bytes(*bytes));
+        let x = (x | x << 16) & 0x0000_FFFF_0000_FFFF;
+        let x = (x | x << 8) & 0x00FF_00FF_00FF_00FF;
+        let x = (x | x << 4) & 0x0F0F_0F0F_0F0F_0F0F;
+        out.iter_mut().zip(x.to_le_bytes()).for_each(|(o, c)| *o = value(c));
     }
-    if let ([last], Some(&b)) = (pairs.into_remainder(), bytes.last()) {
-        *last = value(b & 15);
+    for (i, o) in last.iter_mut().enumerate() {
+        *o = value(rest[i / 2] >> (4 * (i % 2)) & 15);
     }
 }
 
@@ -85,7 +90,7 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> bool {
                 *o = f32::from((code << 6).cast_signed() >> 6);
             }
         }
-        Format::Int4 => nibbles(bytes, out, |b| f32::from((b << 4).cast_signed() >> 4)),
+        Format::Int4 => nibbles(bytes, out, |b| (i32::from(b ^ 8) - 8) as f32),
         Format::Uint4 | Format::Codebook4 => nibbles(bytes, out, f32::from),
         Format::Mxfp4 => nibbles(bytes, out, from_e2m1),
         Format::Int16 => {

@@ -165,6 +165,60 @@ impl Scale {
     }
 }
 
+/// A row of fp16, 32 at a time: infinities and NaNs, which cost a comparison each, are looked for first.
+fn decode_fp16(bytes: &[u8], out: &mut [f32]) {
+    let (outs, last) = out.as_chunks_mut::<32>();
+    let (ins, rest) = bytes.as_chunks::<64>();
+    for (out, bytes) in outs.iter_mut().zip(ins) {
+        let mut codes = [0u16; 32];
+        codes.iter_mut().zip(bytes.as_chunks::<2>().0).for_each(|(h, b)| *h = u16::from_le_bytes(*b));
+        let special = codes.iter().fold(0u16, |any, h| any | u16::from(h & 0x7C00 == 0x7C00));
+        if special == 0 {
+            out.iter_mut().zip(codes).for_each(|(o, h)| *o = from_finite_fp16(h));
+        } else {
+            out.iter_mut().zip(codes).for_each(|(o, h)| *o = from_fp16(h));
+        }
+    }
+    for (o, b) in last.iter_mut().zip(rest.as_chunks::<2>().0) {
+        *o = from_fp16(u16::from_le_bytes(*b));
+    }
+}
+
+/// The fp32 equal to a finite fp16.
+#[inline]
+fn from_finite_fp16(h: u16) -> f32 {
+    const REBIAS: f32 = 5.192_297e33; // 2^112
+    let wide = i32::from(h.cast_signed()) << 13;
+    f32::from_bits(wide.cast_unsigned() & 0x8FFF_E000) * REBIAS
+}
+
+/// Values rounded to fp16 in place, 16 at a time: by integer carry where all are zero or normal in fp16.
+pub fn round_row_fp16(values: &mut [f32]) {
+    let (chunks, rest) = values.as_chunks_mut::<16>();
+    for chunk in chunks {
+        // Magnitudes from 2^-14 up, less one so that zero wraps, and below 65504 + half a step.
+        let odd = chunk.iter().fold(false, |any, v| {
+            let magnitude = v.to_bits() & 0x7FFF_FFFF;
+            any | (magnitude.wrapping_sub(0x3880_0000) >= 0x477F_F000 - 0x3880_0000 && magnitude != 0)
+        });
+        if odd {
+            chunk.iter_mut().for_each(|v| *v = round_fp16(*v));
+        } else {
+            round_normal_row_fp16(chunk);
+        }
+    }
+    rest.iter_mut().for_each(|v| *v = round_fp16(*v));
+}
+
+/// The same for values that are zero or normal in fp16 and round to no more than its largest.
+#[inline]
+pub fn round_normal_row_fp16(values: &mut [f32]) {
+    for v in values {
+        let bits = v.to_bits();
+        *v = f32::from_bits(bits.wrapping_add(0x0FFF).wrapping_add((bits >> 13) & 1) & 0xFFFF_E000);
+    }
+}
+
 /// One packed row of `format` as fp32; `bytes` holds exactly `out.len()` elements.
 ///
 /// Formats that are not executed leave zeros: operands are checked before anything is decoded.
@@ -182,9 +236,7 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
             }
         }
         Format::Fp16 => {
-            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *o = from_fp16(u16::from_le_bytes(*b));
-            }
+            decode_fp16(bytes, out);
         }
         Format::Bf16 => {
             for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {

@@ -36,14 +36,14 @@ impl Step for Narrow {
     }
 }
 
-/// int32 that wraps; operands are integers of at most 16 bits, held as fp32.
+/// Sums of products of integers of at most 16 bits: 2^14 of them stay below 2^53, where f64 is exact.
 pub(super) struct Wide;
 
 impl Step for Wide {
-    type Sum = i32;
+    type Sum = f64;
     #[inline]
-    fn step(sum: i32, a: f32, w: f32) -> i32 {
-        sum.wrapping_add((a as i32).wrapping_mul(w as i32))
+    fn step(sum: f64, a: f32, w: f32) -> f64 {
+        sum + f64::from(a) * f64::from(w)
     }
 }
 
@@ -62,26 +62,41 @@ impl<'a> Left<'a> {
     }
 }
 
+/// Two rows of A past a strip of 16 columns: sums stay in registers over all steps.
 #[inline]
-fn strip<S: Step, const R: usize>(
+fn rows<S: Step>(
     sums: &mut [[S::Sum; LANES]],
-    chunks: usize,
-    chunk: usize,
-    a: [&[f32]; R],
+    (chunks, chunk): (usize, usize),
+    a: [&[f32]; 2],
     w: &[[f32; LANES]],
 ) {
-    let mut sum: [[S::Sum; LANES]; R] = core::array::from_fn(|r| sums[r * chunks + chunk]);
-    for (k, w) in w[chunk..].iter().step_by(chunks).enumerate() {
-        for (sum, a) in sum.iter_mut().zip(a) {
-            let a = a[k];
+    let (mut first, mut second) = (sums[chunk], sums[chunks + chunk]);
+    for ((a, b), w) in a[0].iter().zip(a[1]).zip(w[chunk..].iter().step_by(chunks)) {
+        for ((s, t), w) in first.iter_mut().zip(&mut second).zip(w) {
+            *s = S::step(*s, *a, *w);
+            *t = S::step(*t, *b, *w);
+        }
+    }
+    (sums[chunk], sums[chunks + chunk]) = (first, second);
+}
+
+/// One row of A past C strips.
+#[inline]
+fn row<S: Step, const C: usize>(
+    sums: &mut [[S::Sum; LANES]],
+    (chunks, chunk): (usize, usize),
+    a: &[f32],
+    w: &[[f32; LANES]],
+) {
+    let mut sum: [[S::Sum; LANES]; C] = core::array::from_fn(|c| sums[chunk + c]);
+    for (a, w) in a.iter().zip(w.chunks_exact(chunks)) {
+        for (sum, w) in sum.iter_mut().zip(&w[chunk..chunk + C]) {
             for (s, w) in sum.iter_mut().zip(w) {
-                *s = S::step(*s, a, *w);
+                *s = S::step(*s, *a, *w);
             }
         }
     }
-    for (r, sum) in sum.into_iter().enumerate() {
-        sums[r * chunks + chunk] = sum;
-    }
+    sums[chunk..chunk + C].copy_from_slice(&sum);
 }
 
 /// sums (M rows of `columns`) += A x `weights` (K steps of `columns`); `columns` is a multiple of [`LANES`].
@@ -93,14 +108,19 @@ pub(super) fn dense<S: Step>(sums: &mut [S::Sum], columns: usize, a: Left<'_>, w
     let mut r = 0;
     for pair in &mut pairs {
         for chunk in 0..chunks {
-            strip::<S, 2>(pair, chunks, chunk, [a.row(r), a.row(r + 1)], w);
+            rows::<S>(pair, (chunks, chunk), [a.row(r), a.row(r + 1)], w);
         }
         r += 2;
     }
     let last = pairs.into_remainder();
     if !last.is_empty() {
-        for chunk in 0..chunks {
-            strip::<S, 1>(last, chunks, chunk, [a.row(r)], w);
+        let mut chunk = 0;
+        while chunk + 2 <= chunks {
+            row::<S, 2>(last, (chunks, chunk), a.row(r), w);
+            chunk += 2;
+        }
+        if chunk < chunks {
+            row::<S, 1>(last, (chunks, chunk), a.row(r), w);
         }
     }
 }

@@ -36,7 +36,7 @@ struct Buffers {
     integers: Vec<i32>,
     /// Sums of a block or of a part of K.
     part: Vec<f32>,
-    wide_part: Vec<i32>,
+    wide_part: Vec<f64>,
 }
 
 /// fp32 values a tile of weights should not pass, so that it stays in the host's first-level cache.
@@ -198,7 +198,12 @@ impl Plan {
 
     fn integer(&self, o: &Operands<'_>, b: &mut Buffers) -> Result<(), Fault> {
         if self.rules.wide {
-            o.multiply::<Wide>((0, self.k), false, &b.a, &mut b.tile, &mut b.integers)?;
+            b.wide_part.clear();
+            b.wide_part.resize(b.integers.len(), 0.0);
+            o.multiply::<Wide>((0, self.k), false, &b.a, &mut b.tile, &mut b.wide_part)?;
+            for (sum, part) in b.integers.iter_mut().zip(&b.wide_part) {
+                *sum = sum.wrapping_add(*part as i64 as i32);
+            }
         } else {
             for first in (0..self.k).step_by(EXACT_ROWS) {
                 b.part.clear();
@@ -223,9 +228,9 @@ impl Plan {
             b.part.resize(b.sums.len(), 0.0);
             if self.rules.wide {
                 b.wide_part.clear();
-                b.wide_part.resize(b.sums.len(), 0);
+                b.wide_part.resize(b.sums.len(), 0.0);
                 o.multiply::<Wide>(range, false, &b.a, &mut b.tile, &mut b.wide_part)?;
-                b.part.iter_mut().zip(&b.wide_part).for_each(|(p, w)| *p = *w as f32);
+                b.part.iter_mut().zip(&b.wide_part).for_each(|(p, w)| *p = *w as i64 as i32 as f32);
             } else {
                 o.multiply::<Fp32>(range, false, &b.a, &mut b.tile, &mut b.part)?;
             }

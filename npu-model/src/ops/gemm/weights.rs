@@ -101,6 +101,8 @@ pub(super) struct Tile {
     pub lows: Vec<f32>,
     row: Vec<f32>,
     group: Option<usize>,
+    /// Whether every scaled code is zero or normal in fp16.
+    normal: bool,
 }
 
 impl Tile {
@@ -335,10 +337,15 @@ impl Weights {
             for row in values.chunks_exact_mut(columns) {
                 if self.zero == Zero::Minimum {
                     for ((v, s), low) in row.iter_mut().zip(&tile.scales).zip(&tile.lows) {
-                        *v = number::round_fp16(*v * s + low);
+                        *v = *v * s + low;
                     }
                 } else {
-                    row.iter_mut().zip(&tile.scales).for_each(|(v, s)| *v = number::round_fp16(*v * s));
+                    row.iter_mut().zip(&tile.scales).for_each(|(v, s)| *v *= s);
+                }
+                if tile.normal {
+                    number::round_normal_row_fp16(row);
+                } else {
+                    number::round_row_fp16(row);
                 }
             }
         }
@@ -364,6 +371,10 @@ impl Weights {
                 tile.lows[c] = tile.lows[c / self.spread];
             }
         }
+        // Codes of at most nine bits, differences to a zero point included, times a scale of at least 2^-14.
+        let codes = is_integer(self.format) && self.format.bits() <= 8 && self.zero != Zero::Minimum;
+        tile.normal =
+            codes && tile.scales[..self.n].iter().all(|s| (6.103_515_6e-5..=64.0).contains(&s.abs()));
         tile.group = Some(group);
         Ok(())
     }
