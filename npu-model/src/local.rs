@@ -46,6 +46,12 @@ pub const LUTS: usize = 16;
 /// Bytes LUTLD reads.
 pub const LUT_BYTES: usize = 2 * LUT_ENTRIES;
 
+/// Table an id names: its low 4 bits.
+#[allow(clippy::cast_possible_truncation, reason = "masked to 4 bits")]
+const fn lut_index(id: u64) -> usize {
+    (id & (LUTS as u64 - 1)) as usize
+}
+
 impl Local {
     /// Zeroed memories of these sizes.
     #[must_use]
@@ -61,12 +67,12 @@ impl Local {
     /// Table `id` as fp16 bits: zeros until LUTLD loads it. Only the id's low 4 bits count.
     #[must_use]
     pub fn lut(&self, id: u64) -> &[u16; LUT_ENTRIES] {
-        &self.luts[(id & (LUTS as u64 - 1)) as usize]
+        &self.luts[lut_index(id)]
     }
 
     /// Loads table `id` from little-endian fp16 values.
     pub fn set_lut(&mut self, id: u64, bytes: &[u8; LUT_BYTES]) {
-        let table = &mut self.luts[(id & (LUTS as u64 - 1)) as usize];
+        let table = &mut self.luts[lut_index(id)];
         for (entry, b) in table.iter_mut().zip(bytes.as_chunks::<2>().0) {
             *entry = u16::from_le_bytes(*b);
         }

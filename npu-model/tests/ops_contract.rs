@@ -87,6 +87,7 @@ const GROUP: &str = "gemm m=3 n=15 k=15 af=fp16 bf=int4 b=100 c=10";
 const DRAIN: &str = "gemm m=3 n=15 k=15 af=fp16 bf=fp16 cf=fp16 b=100 c=1000 csp=1 drain=1";
 const ADD: &str = "vec.add y=100 d=200 rows=1 cols=15 xf=fp32 yf=fp32 dfm=fp32";
 const STEP: &str = "vec.fa_step y=100 d=200 cols=15 xf=fp32 yf=fp32 dfm=fp16";
+const QDYN: &str = "vec.qdyn y=100 d=200 cols=63 xf=fp32 yf=fp32 dfm=int8 imm=3 stat=1";
 const ROPE: &str = "vec.rope_half y=100 d=200 cols=15 xf=fp32 yf=fp32 dfm=fp32 imm=16";
 
 /// A valid command, what is changed in it, and the fault that answers.
@@ -183,6 +184,8 @@ const FAULTS: &[(&str, &str, FaultCode, &str)] = &[
     (STEP, "| pos alpha=0xfffff", LocalRange, "alpha leaves the SPM"),
     (ROPE, "imm=3 | pos", BadOperand, "imm: the head width must be even and not zero"),
     (ROPE, "imm=6 | pos", BadOperand, "cols: not a multiple of the head width in imm"),
+    (QDYN, "imm=7", BadOperand, "imm: not a block of a row"),
+    (QDYN, "yst=1 rows=1 cols=511 imm=2", BadOperand, "yst: rows of scales overlap"),
     ("vec.argmax xf=fp32 cols=9", "| pos k0=0xffffffff", BadOperand, "k0: indices pass 32 bits"),
 ];
 
@@ -225,7 +228,7 @@ fn unreachable_by_text() -> Vec<Fault> {
 #[test]
 fn every_fault_is_reached_and_no_other_sentence_exists() {
     let cfg = config();
-    for base in [GEMM, INT, GROUP, DRAIN, ADD] {
+    for base in [GEMM, INT, GROUP, DRAIN, ADD, QDYN] {
         ops::check(&command(base), &cfg).unwrap_or_else(|f| panic!("{base}: {f}"));
     }
     for base in [STEP, ROPE] {

@@ -291,11 +291,11 @@ fn element(case: &Case, a: &[f32], blocks: &[(f32, f32)], w: &Weights, c: usize,
             terms.fold(0.0, |sum, &(k, q)| sum + a[k] * code((k, q)))
         };
         let first = t * block;
-        if mine != 0 {
-            p *= blocks[first / mine].0;
+        if let Some(block) = first.checked_div(mine) {
+            p *= blocks[block].0;
         }
-        if theirs != 0 {
-            p *= w.scales[[first / theirs, c]];
+        if let Some(group) = first.checked_div(theirs) {
+            p *= w.scales[[group, c]];
         }
         let mut acc = narrow(case, acc + p);
         if case.g.zpm == 2 {

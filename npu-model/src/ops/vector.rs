@@ -45,7 +45,8 @@ impl<'a> Request<'a> {
     ) -> Result<Self, Fault> {
         let flags = [
             (body.rnd, "rnd: only nearest even executes"),
-            (body.stat, "stat: row statistics are not written"),
+            // QDYN's statistics are the sums of its blocks.
+            (if kernel == Kernel::Qdyn { 0 } else { body.stat }, "stat: row statistics are not written"),
             (body.setp, "setp: VEC does not write the predicate"),
             (body.acc, "acc: only the exact reference executes"),
         ];

@@ -2,13 +2,13 @@
 //!
 //! relu: below zero becomes 0; relu2 relu(x) relu(x). gelu-tanh (0.5 x) (1 + tanh(0.7978846 (x + 0.044715 ((x x) x)))).
 //! gelu-erf (0.5 x) (1 + erf(x 0.70710677)). silu x / (1 + e^-x), sigmoid 1 / (1 + e^-x). clamp: `lo` if x < lo, then
-//! `hi` if x > hi, limits bf16. LUT: table `lut` over [-8, 8) in steps of 1/16, linear between its entries, constant
-//! beyond the first and the last.
+//! `hi` if x > hi, limits bf16. LUT: T is table `lut` over [lo, hi]; t = (x - lo) (255 / (hi - lo)), clamped to 0..=255,
+//! NaN to 0; i = the integer part of t, at most 254; T_i + (t - i) (T_(i+1) - T_i).
 
 use isa::npu::{Epilogue, Gemm};
 
 use crate::fault::Fault;
-use crate::local::Local;
+use crate::local::{LUT_ENTRIES, Local};
 use crate::ops::number;
 
 /// sqrt(2 / pi) and the cubic coefficient of GELU's tanh form (Hendrycks and Gimpel).
@@ -28,7 +28,8 @@ pub(super) enum Activation {
     Tanh,
     Exp,
     Clamp(f32, f32),
-    Lut(u64),
+    /// Table, low end, entries a unit.
+    Lut(u64, f32, f32),
 }
 
 pub(super) fn gelu_tanh(x: f32) -> f32 {
@@ -48,11 +49,12 @@ fn clamp(x: f32, low: f32, high: f32) -> f32 {
     if x > high { high } else { x }
 }
 
-fn look_up(table: &[u16], x: f32) -> f32 {
-    let position = clamp((x + 8.0) * 16.0, 0.0, 255.0);
-    let i = position as usize;
-    let entry = |i: usize| number::from_fp16(table[i.min(table.len() - 1)]);
-    entry(i) + (position - i as f32) * (entry(i + 1) - entry(i))
+fn look_up(table: &[u16; LUT_ENTRIES], x: f32, low: f32, scale: f32) -> f32 {
+    let t = (x - low) * scale;
+    let t = if t > 0.0 { number::min(t, 255.0) } else { 0.0 };
+    let i = (t as usize).min(LUT_ENTRIES - 2);
+    let (a, b) = (number::from_fp16(table[i]), number::from_fp16(table[i + 1]));
+    a + (t - i as f32) * (b - a)
 }
 
 impl Activation {
@@ -69,7 +71,7 @@ impl Activation {
             7 => Self::Tanh,
             8 => Self::Exp,
             9 => Self::Clamp(limit(e.lo), limit(e.hi)),
-            15 => Self::Lut(e.lut),
+            15 => Self::Lut(e.lut, limit(e.lo), 255.0 / (limit(e.hi) - limit(e.lo))),
             code => return Err(Fault::command(code, "act")),
         })
     }
@@ -87,7 +89,10 @@ impl Activation {
             Self::Tanh => map(values, libm::tanhf),
             Self::Exp => map(values, libm::expf),
             Self::Clamp(low, high) => values.iter_mut().for_each(|v| *v = clamp(*v, low, high)),
-            Self::Lut(id) => values.iter_mut().for_each(|v| *v = look_up(local.lut(id), *v)),
+            Self::Lut(id, low, scale) => {
+                let table = local.lut(id);
+                values.iter_mut().for_each(|v| *v = look_up(table, *v, low, scale));
+            }
         }
     }
 
@@ -96,7 +101,8 @@ impl Activation {
         match self {
             Self::None => (0, 0),
             Self::Relu => (1, 0),
-            Self::Relu2 | Self::Clamp(..) | Self::Lut(_) => (2, 0),
+            Self::Relu2 | Self::Clamp(..) => (2, 0),
+            Self::Lut(..) => (3, 0),
             Self::GeluTanh => (8, 1),
             Self::GeluErf => (4, 1),
             Self::Silu | Self::Sigmoid => (0, 2),

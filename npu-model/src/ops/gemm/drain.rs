@@ -280,12 +280,8 @@ impl Drain {
     pub fn store(&self, local: &mut Local, r: usize, values: &[f32], acc: Rows) -> Result<(), Fault> {
         if self.raw {
             if self.out.space == Space::Spm {
-                let Local { spm, acc: words, .. } = local;
-                let from = words.get(acc.at(r)..acc.at(r) + acc.row_bytes);
-                let to = spm.get_mut(self.out.at(r)..self.out.at(r) + acc.row_bytes);
-                if let (Some(from), Some(to)) = (from, to) {
-                    to.copy_from_slice(from);
-                }
+                let words = local.bytes(Space::Acc, acc.at(r), acc.row_bytes)?.to_vec();
+                local.bytes_mut(Space::Spm, self.out.at(r), words.len())?.copy_from_slice(&words);
             }
             return Ok(());
         }
