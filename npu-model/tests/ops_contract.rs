@@ -266,6 +266,7 @@ const SOURCES: &[&str] = &[
     include_str!("../src/ops/gemm/mod.rs"),
     include_str!("../src/ops/gemm/rules.rs"),
     include_str!("../src/ops/gemm/run.rs"),
+    include_str!("../src/ops/gemm/tile.rs"),
     include_str!("../src/ops/gemm/weights.rs"),
     include_str!("../src/ops/mod.rs"),
     include_str!("../src/ops/operand.rs"),

@@ -395,6 +395,22 @@ fn the_array_keeps_the_weights_it_was_given() {
         let fault = ops::execute(&command, &cfg, &mut local, None).expect_err("not held");
         assert_eq!(fault.code, FaultCode::BadOperand, "{wanted:?}");
     }
+    // Weights with tables, in line and apart, are kept with them.
+    for (change, s) in
+        [("grp=2 zpm=1", B + 16 * 8), ("grp=7 zpm=1", TABLES), ("grp=2 zpm=1 tb=1", TABLES), ("sp24=1", 0)]
+    {
+        let text =
+            format!("gemm m=2 k=15 n=15 af=int8 bf=uint4 b={} s={} c=128 {change}", granule(B), granule(s));
+        local.spm[B..B + 512].fill_with(|| random.next() as u8);
+        local.spm[TABLES..TABLES + 512].fill_with(|| random.next() as u8 & 0x3F);
+        run(&ops_common::command(&format!("{text} df=1")), &cfg, &mut local);
+        let first = local.acc.clone();
+        local.spm[B..B + 512].fill(1);
+        local.spm[TABLES..TABLES + 512].fill(1);
+        run(&ops_common::command(&format!("{text} df=1")), &cfg, &mut local.clone());
+        run(&ops_common::command(&format!("{text} keepb=1")), &cfg, &mut local);
+        assert_eq!(local.acc, first, "{change}");
+    }
     let cost = |g: Gemm| ops::cost(&Command::gemm(g, None), &cfg).expect("valid");
     let (whole, load, rest) =
         (cost(small(1)), cost(Gemm { ploadb: 1, ..small(1) }), cost(Gemm { keepb: 1, ..small(1) }));

@@ -54,11 +54,13 @@ impl Scales {
         self.len * self.scale.bytes()
     }
 
-    fn read(scales: Option<Self>, local: &Local) -> Result<Vec<f32>, Fault> {
-        let Some(s) = scales else { return Ok(Vec::new()) };
-        let mut out = vec![0.0; s.len];
-        s.scale.decode(local.bytes(Space::Spm, s.at, s.bytes())?, &mut out);
-        Ok(out)
+    /// The scales as fp32; nothing without any.
+    fn read(scales: Option<Self>, local: &Local, out: &mut Vec<f32>) -> Result<(), Fault> {
+        out.clear();
+        let Some(s) = scales else { return Ok(()) };
+        out.resize(s.len, 0.0);
+        s.scale.decode(local.bytes(Space::Spm, s.at, s.bytes())?, out);
+        Ok(())
     }
 }
 
@@ -88,6 +90,7 @@ pub(super) struct Drain {
 }
 
 /// The drain's vectors, read before anything is written.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Vectors {
     rows: Vec<f32>,
     columns: Vec<f32>,
@@ -214,23 +217,19 @@ impl Drain {
             || !matches!(self.scale, OutputScale::None)
     }
 
-    pub fn vectors(&self, local: &Local) -> Result<Vectors, Fault> {
-        let mut bias = Vec::new();
+    pub fn read(&self, local: &Local, vectors: &mut Vectors) -> Result<(), Fault> {
+        vectors.bias.clear();
         if let Some(rows) = self.bias {
-            bias.resize(rows.cols, 0.0);
-            rows.read(local, 0, &mut bias)?;
+            vectors.bias.resize(rows.cols, 0.0);
+            rows.read(local, 0, &mut vectors.bias)?;
         }
         let scale = match self.scale {
             OutputScale::Columns(s) | OutputScale::Rows(s) => Some(s),
             OutputScale::None | OutputScale::Tensor(_) => None,
         };
-        Ok(Vectors {
-            rows: Scales::read(self.row_scales, local)?,
-            columns: Scales::read(self.column_scales, local)?,
-            bias,
-            scale: Scales::read(scale, local)?,
-            second: Vec::new(),
-        })
+        Scales::read(self.row_scales, local, &mut vectors.rows)?;
+        Scales::read(self.column_scales, local, &mut vectors.columns)?;
+        Scales::read(scale, local, &mut vectors.scale)
     }
 
     /// Everything but the conversion, on row `r`.

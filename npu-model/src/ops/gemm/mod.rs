@@ -38,6 +38,7 @@ mod drain;
 mod kernels;
 mod rules;
 mod run;
+mod tile;
 mod weights;
 
 use isa::npu::{Epilogue, GRANULE, Gemm};

@@ -1,8 +1,10 @@
 //! A product's function: tiles of weights through the kernels, rows of accumulators through the drain.
 
+use super::drain::Vectors;
 use super::kernels::{self, Fp32, LANES, Left, Narrow, Step, Wide};
 use super::rules::Arithmetic;
-use super::weights::{Source, Stationary, Tile, Weights, Zero};
+use super::tile::{Source, Stationary, Tile};
+use super::weights::{Weights, Zero};
 use super::{Init, Plan, Product};
 use crate::fault::Fault;
 use crate::local::{Local, Space};
@@ -37,6 +39,7 @@ struct Buffers {
     /// Sums of a block or of a part of K.
     part: Vec<f32>,
     wide_part: Vec<f64>,
+    vectors: Vectors,
 }
 
 /// fp32 values a tile of weights should not pass, so that it stays in the host's first-level cache.
@@ -264,19 +267,21 @@ impl Plan {
 
     fn finish(&self, p: &Product, local: &mut Local, b: &mut Buffers) -> Result<(), Fault> {
         let columns = self.n.next_multiple_of(LANES);
-        let mut vectors = p.drain.as_ref().map(|d| d.vectors(local)).transpose()?;
+        if let Some(drain) = &p.drain {
+            drain.read(local, &mut b.vectors)?;
+        }
         b.row.resize(self.n, 0.0);
         let values = &mut b.row[..self.n];
         for r in 0..self.m {
             let at = r * columns..r * columns + self.n;
             // R's row is read before the accumulators are stored: it may lie on them.
-            if let (Some(drain), Some(vectors)) = (&p.drain, &mut vectors) {
+            if let Some(drain) = &p.drain {
                 if self.integral() {
                     values.iter_mut().zip(&b.integers[at.clone()]).for_each(|(v, a)| *v = *a as f32);
                 } else {
                     values.copy_from_slice(&b.sums[at.clone()]);
                 }
-                drain.apply(local, vectors, r, values)?;
+                drain.apply(local, &mut b.vectors, r, values)?;
             }
             let words = local.bytes_mut(Space::Acc, p.acc.at(r), p.acc.row_bytes)?.as_chunks_mut::<4>().0;
             if self.integral() {

@@ -4,6 +4,7 @@ use isa::image::{group_rows, scale_bytes};
 use isa::npu::{Format, GRANULE, Gemm};
 
 use super::kernels::LANES;
+use super::tile::{Source, Stationary, Tile};
 use crate::config::NpuConfig;
 use crate::fault::Fault;
 use crate::local::{Local, Space};
@@ -57,64 +58,6 @@ pub(super) struct Weights {
     table_bytes: usize,
     /// Bytes of rows and tables.
     pub bytes: u64,
-}
-
-/// The bytes of one stationary B, as its load found them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stationary {
-    weights: Weights,
-    /// Address and contents of rows, and of tables that do not lie in line.
-    pieces: [(usize, Vec<u8>); 2],
-}
-
-/// Where a product takes B from.
-#[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
-    Scratchpad(&'a Local),
-    Array(&'a Stationary),
-}
-
-impl<'a> Source<'a> {
-    fn bytes(self, at: usize, len: usize) -> Result<&'a [u8], Fault> {
-        match self {
-            Self::Scratchpad(local) => local.bytes(Space::Spm, at, len),
-            Self::Array(b) => {
-                let held = b.pieces.iter().find_map(|(base, bytes)| {
-                    let start = at.checked_sub(*base)?;
-                    bytes.get(start..start.checked_add(len)?)
-                });
-                held.ok_or(Fault::operand(at as u64, "keepb: the array does not hold this B"))
-            }
-        }
-    }
-}
-
-/// Rows of decoded weights and the table of their group.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tile {
-    /// Rows of `columns` values.
-    pub values: Vec<f32>,
-    /// Position of each value in its four rows of K; used by sparse weights only.
-    pub positions: Vec<u8>,
-    pub scales: Vec<f32>,
-    /// Zero points or minima.
-    pub lows: Vec<f32>,
-    row: Vec<f32>,
-    group: Option<usize>,
-    /// Whether every scaled code is zero or normal in fp16.
-    normal: bool,
-}
-
-impl Tile {
-    /// Room for `rows` rows of `columns`; no table is loaded.
-    pub fn reset(&mut self, rows: usize, columns: usize) {
-        self.group = None;
-        self.values.resize(rows * columns, 0.0);
-        self.positions.resize(rows * columns, 0);
-        self.scales.resize(columns, 0.0);
-        self.lows.resize(columns, 0.0);
-        self.row.resize(rows * LANES, 0.0);
-    }
 }
 
 fn zero(g: &Gemm, format: Format, codebook: u64) -> Result<Zero, Fault> {
