@@ -405,3 +405,58 @@ fn every_pair_of_formats_executes_in_every_scale_mode() {
         }
     }
 }
+
+/// What a fraction of the sum of magnitudes the worst element is away from f64 on the same codes and scales.
+fn worst_error(af: Format, bf: Format, g: Gemm, e: Epilogue) -> f64 {
+    let mut case = Case::new(Gemm { m: 5, k: 511, n: 15, ..g }, e, af, bf, 3);
+    let cfg = config();
+    let mut local = memories(&cfg);
+    let mut random = Random(case.seed);
+    let (m, k, n) = case.sizes();
+    let a = random.matrix(m, k, af);
+    put(&mut local, Space::Spm, A, row_bytes(k, af), &a, af);
+    let w = store_b(&mut case, &mut local, &mut random);
+    let blocks = store_blocks(&mut case, &mut local, &mut random, &a);
+    let needs = rows_of(case.e.ag) != 0 || case.bf == Format::Codebook4;
+    run(&Command::gemm(case.g, needs.then_some(case.e)), &cfg, &mut local);
+    let got = get(&local, Space::Acc, ACA, 4 * n, (m, n), Format::Fp32);
+    let weight = |c: usize, k: usize, q: f32| {
+        let q = f64::from(if case.g.zpm == 3 { w.book[q as usize] } else { q });
+        let table = [k / case.group(), c];
+        let scaled = if case.scaled() { q * f64::from(w.scales[table]) } else { q };
+        if case.g.zpm == 2 { scaled + f64::from(w.lows[table]) } else { scaled }
+    };
+    let errors = got.indexed_iter().map(|((r, c), got)| {
+        let products = w.terms[c].iter().map(|&(k, q)| {
+            let block = k.checked_div(rows_of(case.e.ag)).map_or(1.0, |b| f64::from(blocks[[r, b]].0));
+            f64::from(a[[r, k]]) * block * weight(c, k, q)
+        });
+        let (sum, all) = products.fold((0.0, 0.0), |(sum, all), p| (sum + p, all + p.abs()));
+        (f64::from(*got) - sum).abs() / all
+    });
+    errors.fold(0.0, f64::max)
+}
+
+#[test]
+fn rounding_errors_against_f64_lie_in_their_bands() {
+    use Format::{Bf16, Codebook4, Fp8E4m3, Fp8E5m2, Fp16, Int4, Int8, Mxfp4, Mxfp8, Uint4};
+    let none = Gemm::default();
+    let grouped = Gemm { grp: 3, ..none };
+    let plain = Epilogue::default();
+    let blocks = Epilogue { ag: 3, asf: 2, ..plain };
+    // Sums of 512 products in fp32; weights rounded to fp16; sums rounded to fp16.
+    for (af, bf, g, e, low, high) in [
+        (Bf16, Bf16, none, plain, 1e-9, 2e-7),
+        (Fp16, Fp8E5m2, none, plain, 1e-9, 2e-7),
+        (Fp8E4m3, Fp8E4m3, Gemm { grp: 7, sf: 2, ..none }, Epilogue { ag: 5, asf: 2, ..plain }, 1e-9, 2e-7),
+        (Mxfp8, Mxfp4, none, plain, 1e-9, 2e-7),
+        (Int8, Int4, grouped, blocks, 1e-9, 2e-7),
+        (Int8, Codebook4, grouped, blocks, 1e-9, 2e-7),
+        (Fp16, Int4, grouped, plain, 1e-6, 1e-4),
+        (Fp16, Uint4, Gemm { zpm: 2, ..grouped }, plain, 1e-6, 1e-4),
+        (Fp16, Fp16, Gemm { acc16: 1, ..none }, plain, 1e-5, 2e-3),
+    ] {
+        let worst = worst_error(af, bf, g, e);
+        assert!((low..high).contains(&worst), "{} x {}: {worst:e}", af.name(), bf.name());
+    }
+}

@@ -192,31 +192,30 @@ fn from_finite_fp16(h: u16) -> f32 {
     f32::from_bits(wide.cast_unsigned() & 0x8FFF_E000) * REBIAS
 }
 
-/// Values rounded to fp16 in place, 16 at a time: by integer carry where all are zero or normal in fp16.
+/// Values rounded to fp16 in place, 16 at a time: by integer carry where all are normal in fp16.
 pub fn round_row_fp16(values: &mut [f32]) {
     let (chunks, rest) = values.as_chunks_mut::<16>();
     for chunk in chunks {
-        // Magnitudes from 2^-14 up, less one so that zero wraps, and below 65504 + half a step.
-        let odd = chunk.iter().fold(false, |any, v| {
-            let magnitude = v.to_bits() & 0x7FFF_FFFF;
-            any | (magnitude.wrapping_sub(0x3880_0000) >= 0x477F_F000 - 0x3880_0000 && magnitude != 0)
+        // Magnitudes from 2^-14 to below 65504 and half a step: outside one of the differences is negative.
+        let odd = chunk.iter().fold(0, |any, v| {
+            let magnitude = (v.to_bits() & 0x7FFF_FFFF).cast_signed();
+            any | magnitude.wrapping_sub(0x3880_0000) | 0x477F_EFFFi32.wrapping_sub(magnitude)
         });
-        if odd {
+        if odd < 0 {
             chunk.iter_mut().for_each(|v| *v = round_fp16(*v));
         } else {
-            round_normal_row_fp16(chunk);
+            chunk.iter_mut().for_each(|v| *v = round_normal_fp16(*v));
         }
     }
     rest.iter_mut().for_each(|v| *v = round_fp16(*v));
 }
 
-/// The same for values that are zero or normal in fp16 and round to no more than its largest.
+/// [`round_fp16`] of a value that is zero or normal in fp16 and rounds to no more than its largest.
 #[inline]
-pub fn round_normal_row_fp16(values: &mut [f32]) {
-    for v in values {
-        let bits = v.to_bits();
-        *v = f32::from_bits(bits.wrapping_add(0x0FFF).wrapping_add((bits >> 13) & 1) & 0xFFFF_E000);
-    }
+#[must_use]
+pub fn round_normal_fp16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    f32::from_bits(bits.wrapping_add(0x0FFF).wrapping_add((bits >> 13) & 1) & 0xFFFF_E000)
 }
 
 /// One packed row of `format` as fp32; `bytes` holds exactly `out.len()` elements.

@@ -278,18 +278,17 @@ impl Weights {
         }
         if finished && self.scaled {
             for row in values.chunks_exact_mut(columns) {
-                if self.zero == Zero::Minimum {
-                    for ((v, s), low) in row.iter_mut().zip(&tile.scales).zip(&tile.lows) {
-                        *v = *v * s + low;
-                    }
-                } else {
-                    row.iter_mut().zip(&tile.scales).for_each(|(v, s)| *v *= s);
-                }
+                let pairs = row.iter_mut().zip(&tile.scales);
                 if tile.normal {
-                    number::round_normal_row_fp16(row);
-                } else {
-                    number::round_row_fp16(row);
+                    pairs.for_each(|(v, s)| *v = number::round_normal_fp16(*v * s));
+                    continue;
                 }
+                if self.zero == Zero::Minimum {
+                    pairs.zip(&tile.lows).for_each(|((v, s), low)| *v = *v * s + low);
+                } else {
+                    pairs.for_each(|(v, s)| *v *= s);
+                }
+                number::round_row_fp16(row);
             }
         }
         Ok(())
