@@ -147,7 +147,7 @@ coded!(
     Softcap = 0x45 "softcap" "cap * tanh(x / cap)",
     RopeHalf = 0x50 "rope_half" "rotary embedding, halves rotated",
     RopeInter = 0x51 "rope_inter" "rotary embedding, neighbours rotated",
-    Qdyn = 0x60 "qdyn" "dynamic quantisation by absmax of rows or blocks, with scales and sums",
+    Qdyn = 0x60 "qdyn" "dynamic quantisation by row absmax, with scales",
     Deq = 0x61 "deq" "dequantise",
     Mxq = 0x62 "mxq" "quantise to microscaling",
     Transpose = 0x70 "transpose" "transpose",
