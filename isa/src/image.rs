@@ -1,9 +1,10 @@
 //! The model image: a header of 64-bit words, then tensors as the NPU reads them.
 //!
 //! A matrix of K inputs and N outputs is stored as column panels of `panel` columns. In a panel, rows follow each
-//! other packed; after each scale group of rows come that group's scales (fp16, one a column). With one scale a
-//! column (`group` = 1) they follow the last row as fp32. Every panel is padded to 64 bytes. So any run of whole
-//! groups of one panel is one contiguous piece, whatever the tile size, core count or policy.
+//! other packed; after each scale group of rows come that group's scales (one a column, fp16 unless [`Matrix`] says
+//! otherwise), then its zero points or minima if it has any. With one scale a column (`group` = 1) they follow the
+//! last row, as fp32. Every panel is padded to 64 bytes. So any run of whole groups of one panel is one contiguous
+//! piece, whatever the tile size, core count or policy.
 //!
 //! QKV columns are ordered by KV head: its query heads, its key, its value.
 
@@ -94,36 +95,134 @@ pub const fn group_rows(grp: u64) -> u64 {
     }
 }
 
+/// Bytes of a scale in GEMM's `sf` code: fp16, bf16, fp32, e8m0.
+#[must_use]
+pub const fn scale_bytes(sf: u64) -> u64 {
+    match sf {
+        0 | 1 => 2,
+        2 => 4,
+        _ => 1,
+    }
+}
+
+/// How a matrix is stored: GEMM's codes for its weights, and the width of a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Columns of a panel.
+    pub panel: u64,
+    /// Format of the weights.
+    pub format: Format,
+    /// GEMM `grp` code.
+    pub grp: u64,
+    /// GEMM `sf` code: format of scales and minima.
+    pub sf: u64,
+    /// GEMM `zpm` code: 1 adds a zero point in `format` a scale, 2 a minimum in `sf`.
+    pub zpm: u64,
+}
+
+impl Matrix {
+    /// Symmetric weights with fp16 scales (fp32 if there is one a column).
+    #[must_use]
+    pub const fn symmetric(panel: u64, format: Format, grp: u64) -> Self {
+        Self { panel, format, grp, sf: if grp == 1 { 2 } else { 0 }, zpm: 0 }
+    }
+
+    /// Bytes of one packed row of a panel.
+    #[must_use]
+    pub const fn row_bytes(&self) -> u64 {
+        self.format.bytes(self.panel)
+    }
+
+    /// Bytes of one group's scales and what goes with them; 0 without scales.
+    #[must_use]
+    pub const fn table_bytes(&self) -> u64 {
+        if self.grp == 0 {
+            return 0;
+        }
+        let scales = self.panel * scale_bytes(self.sf);
+        match self.zpm {
+            1 => scales + self.format.bytes(self.panel),
+            2 => 2 * scales,
+            _ => scales,
+        }
+    }
+
+    /// Byte offset, within a panel, of row `k` (a multiple of the group, or any row if scales do not repeat).
+    #[must_use]
+    pub const fn row_offset(&self, k: u64) -> u64 {
+        let rows = k * self.row_bytes();
+        match group_rows(self.grp) {
+            0 => rows,
+            g => rows + k.div_ceil(g) * self.table_bytes(),
+        }
+    }
+
+    /// Bytes of a panel of `k` rows before padding.
+    #[must_use]
+    pub const fn panel_bytes(&self, k: u64) -> u64 {
+        self.row_offset(k) + if self.grp == 1 { self.table_bytes() } else { 0 }
+    }
+
+    /// Bytes from one panel to the next.
+    #[must_use]
+    pub const fn panel_stride(&self, k: u64) -> u64 {
+        self.panel_bytes(k).div_ceil(64) * 64
+    }
+
+    /// Bytes of all panels of a matrix of `k` inputs and `n` outputs.
+    #[must_use]
+    pub const fn bytes(&self, k: u64, n: u64) -> u64 {
+        n.div_ceil(self.panel) * self.panel_stride(k)
+    }
+}
+
 /// Bytes of one packed row of a panel.
 #[must_use]
 pub const fn row_bytes(panel: u64, format: Format) -> u64 {
     format.bytes(panel)
 }
 
-/// Byte offset, within a panel, of row `k` (a multiple of the group, or any row if scales do not repeat).
+/// [`Matrix::row_offset`] of symmetric weights.
 #[must_use]
 pub const fn row_offset(k: u64, panel: u64, format: Format, grp: u64) -> u64 {
-    let rows = k * row_bytes(panel, format);
-    match group_rows(grp) {
-        0 => rows,
-        g => rows + k.div_ceil(g) * panel * 2,
-    }
+    Matrix::symmetric(panel, format, grp).row_offset(k)
 }
 
-/// Bytes of a panel of `k` rows before padding.
+/// [`Matrix::panel_bytes`] of symmetric weights.
 #[must_use]
 pub const fn panel_bytes(k: u64, panel: u64, format: Format, grp: u64) -> u64 {
-    row_offset(k, panel, format, grp) + if grp == 1 { panel * 4 } else { 0 }
+    Matrix::symmetric(panel, format, grp).panel_bytes(k)
 }
 
-/// Bytes from one panel to the next.
+/// [`Matrix::panel_stride`] of symmetric weights.
 #[must_use]
 pub const fn panel_stride(k: u64, panel: u64, format: Format, grp: u64) -> u64 {
-    panel_bytes(k, panel, format, grp).div_ceil(64) * 64
+    Matrix::symmetric(panel, format, grp).panel_stride(k)
 }
 
-/// Bytes of a K x N matrix.
+/// Bytes of a K x N matrix of symmetric weights.
 #[must_use]
 pub const fn matrix_bytes(k: u64, n: u64, panel: u64, format: Format, grp: u64) -> u64 {
-    n.div_ceil(panel) * panel_stride(k, panel, format, grp)
+    Matrix::symmetric(panel, format, grp).bytes(k, n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_follow_each_group_and_grow_with_their_format() {
+        let m = Matrix { panel: 16, format: Format::Uint4, grp: 3, sf: 0, zpm: 2 };
+        assert_eq!((m.row_bytes(), m.table_bytes()), (8, 64));
+        assert_eq!((m.row_offset(32), m.row_offset(40)), (32 * 8 + 64, 40 * 8 + 128));
+        assert_eq!(Matrix { sf: 2, ..m }.table_bytes(), 128);
+        assert_eq!(Matrix { sf: 3, zpm: 0, ..m }.table_bytes(), 16);
+        assert_eq!(Matrix { zpm: 1, ..m }.table_bytes(), 32 + 8);
+        // Scales by column follow the last row; 128 x 8 + 64 bytes are 17 lines of 64.
+        assert_eq!(panel_bytes(128, 16, Format::Uint4, 1), 1024 + 64);
+        assert_eq!(matrix_bytes(128, 33, 16, Format::Uint4, 1), 3 * 17 * 64);
+        assert_eq!(panel_bytes(128, 16, Format::Fp16, 0), 128 * 32);
+        // 48 rows are one whole group of 32 and one partial: two tables.
+        assert_eq!(panel_stride(48, 16, Format::Int4, 3), 448);
+    }
 }

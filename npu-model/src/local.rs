@@ -7,6 +7,7 @@
 use isa::npu::GRANULE;
 
 use crate::fault::Fault;
+use crate::ops::gemm::Matrix;
 
 /// Which local memory an operand lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Local {
     pub predicate: bool,
     /// Working rows of the vector engine, kept from command to command.
     pub(crate) rows: WorkRows,
+    /// What the matrix engine keeps between commands.
+    pub(crate) matrix: Matrix,
 }
 
 /// Working rows that are no part of a core's state: two cores that differ only here are equal.
@@ -90,6 +93,7 @@ impl Local {
             luts: vec![[0; LUT_ENTRIES]; LUTS],
             predicate: false,
             rows: WorkRows::default(),
+            matrix: Matrix::default(),
         }
     }
 

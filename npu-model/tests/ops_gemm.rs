@@ -12,7 +12,7 @@ use half::f16;
 use isa::npu::{Command, Epilogue, Format, Gemm};
 use ndarray::{Array1, Array2};
 use npu_model::{Space, ops};
-use ops_common::{Random, assert_same, config, get, memories, pitch, put, row_bytes, run};
+use ops_common::{Random, assert_same, config, get, memories, pitch, put, put_scales, row_bytes, run};
 use proptest::prelude::*;
 
 /// Byte addresses of the operands in the scratchpad.
@@ -148,12 +148,13 @@ proptest! {
     #[test]
     fn group_scales_are_decoded_to_fp16_weights(
         (m, k, n) in (1usize..6, 1usize..150, 1usize..9),
-        grp in 2u64..7, int8: bool, seed: u64
+        grp in 2u64..7, code in 0usize..4, sf in 0u64..4, minima: bool, seed: u64
     ) {
         let cfg = config();
         let mut local = memories(&cfg);
         let mut random = Random(seed);
-        let bf = if int8 { Format::Int8 } else { Format::Int4 };
+        let minima = minima && sf != 3;
+        let bf = [Format::Int4, Format::Uint4, Format::Int8, Format::Uint8][code];
         // The first group's rows must end on a granule: 32 columns of int4 are half of one.
         let n = n * 8;
         let group = [16usize, 32, 64, 128, 256][grp as usize - 2];
@@ -162,19 +163,22 @@ proptest! {
         prop_assume!((group.min(k) * row).is_multiple_of(32));
         let a = random.matrix(m, k, Format::Fp16);
         let codes = random.matrix(k, n, bf);
-        let scales = random.matrix(k.div_ceil(group), n, Format::Fp16) * 0.01;
-        let scales = scales.mapv(|s| f16::from_f32(s).to_f32());
+        let scales = random.scales(k.div_ceil(group), n, sf);
+        let lows = random.scales(k.div_ceil(group), n, sf);
         put(&mut local, Space::Spm, A, row_bytes(k, Format::Fp16), &a, Format::Fp16);
         let mut at = B;
         for (g, scale) in scales.rows().into_iter().enumerate() {
             let rows = codes.slice(ndarray::s![g * group..k.min((g + 1) * group), ..]).to_owned();
             put(&mut local, Space::Spm, at, row, &rows, bf);
             at += rows.nrows() * row;
-            let scale = scale.to_owned().insert_axis(ndarray::Axis(0));
-            put(&mut local, Space::Spm, at, 0, &scale, Format::Fp16);
-            at += 2 * n;
+            at += put_scales(&mut local, at, &scale.to_vec(), sf);
+            if minima {
+                at += put_scales(&mut local, at, &lows.row(g).to_vec(), sf);
+            }
         }
-        prop_assert_eq!((at - B) as u64, isa::image::row_offset(k as u64, n as u64, bf, grp));
+        let zpm = if minima { 2 } else { 0 };
+        let image = isa::image::Matrix { panel: n as u64, format: bf, grp, sf, zpm };
+        prop_assert_eq!((at - B) as u64, image.row_offset(k as u64));
         let gemm = Gemm {
             b: granule(B),
             c: granule(ACA),
@@ -185,11 +189,14 @@ proptest! {
             af: Format::Fp16.code(),
             bf: bf.code(),
             grp,
+            sf,
+            zpm,
             ..Gemm::default()
         };
         run(&Command::gemm(gemm, None), &cfg, &mut local);
         let w = Array2::from_shape_fn((k, n), |(k, n)| {
-            f16::from_f32(codes[[k, n]] * scales[[k / group, n]]).to_f32()
+            let scaled = codes[[k, n]] * scales[[k / group, n]];
+            f16::from_f32(if minima { scaled + lows[[k / group, n]] } else { scaled }).to_f32()
         });
         let got = get(&local, Space::Acc, ACA, row_bytes(n, Format::Fp32), (m, n), Format::Fp32);
         assert_same(&got, &product(&a, &w, &Array2::zeros((m, n))), "accumulators");

@@ -152,21 +152,21 @@ layout!(
     af: 4 "A format",
     bf: 4 "B format",
     cf: 4 "C format",
-    acc16: 1 "1 = narrow accumulation",
+    acc16: 1 "1 = narrow accumulation: fp16 or int24",
     df: 2 "0 auto, 1 weight-stationary, 2 output-stationary, 3 GEMV (A stationary, B streams once)",
     ta: 1 "A transposed",
     tb: 1 "B transposed",
     init: 2 "0 C = 0, 1 keep, 2 start at the bias (epilogue extension), 3 C rows scaled by s, then accumulate",
     drain: 1 "last K step: run the epilogue and convert to cf",
-    sp24: 1 "B is 2:4 structured sparse",
+    sp24: 1 "B is 2:4 structured sparse: for four rows of K two of values, then N nibbles of two positions",
     grp: 3 "scale group of B along K: 0 none, 1 per column, 2 g16, 3 g32, 4 g64, 5 g128, 6 g256, 7 128x128 block",
     sf: 2 "scale format: 0 fp16, 1 bf16, 2 fp32, 3 e8m0",
-    zpm: 2 "0 symmetric, 1 integer zero point, 2 float minimum, 3 codebook",
+    zpm: 2 "0 symmetric, 1 integer zero points (in bf) or 2 float minima (in sf) behind each table's scales, 3 codebook",
     act: 4 "activation: 0 none, 1 relu, 2 relu^2, 3 gelu-tanh, 4 gelu-erf, 5 silu, 6 sigmoid, 7 tanh, 8 exp, 9 clamp, 15 LUT",
     rnd: 2 "rounding: 0 nearest even, 1 half away, 2 toward zero, 3 stochastic",
     sat: 1 "saturate",
     keepb: 1 "reuse the stationary B of the previous GEMM",
-    ploadb: 1 "only preload B",
+    ploadb: 1 "only load B into the array",
 });
 
 layout!(
@@ -214,7 +214,7 @@ layout!(
 
 layout!(
     /// Extension 0x01, after GEMM: epilogue, and scales of A.
-    Epilogue, 0, 256, reserved 34 {
+    Epilogue, 0, 256, reserved 2 {
     type_: 8 "0x01",
     ew: 4 "element-wise: 0 none, 1 add R, 2 sub R, 3 mul R, 4 silu(C)*R, 5 gelu(C)*R, 6 max R",
     r: 20 "R operand, granules",
@@ -225,17 +225,20 @@ layout!(
     bff: 4 "bias format; not 0: the bias is added at drain, after scales (0 = no bias, as no bias is int4)",
     osm: 2 "output scale: 0 none, 1 tensor, 2 channel, 3 row",
     os: 32 "fp32 scale, or granule of the fp32 table",
-    ozp: 16 "output zero point",
-    lo: 16 "clamp low (bf16)",
-    hi: 16 "clamp high (bf16)",
-    lut: 4 "LUT id",
+    ozp: 16 "output zero point, int16; integer results only",
+    lo: 16 "clamp's low limit, or the low end of the LUT (bf16)",
+    hi: 16 "clamp's high limit, or the high end of the LUT (bf16)",
+    lut: 4 "LUT of activation 15",
     amax: 1 "write row absmax",
     amaxa: 20 "where",
     as_: 20 "A scale table, granules",
     ag: 3 "A scale group along K, as grp; 1 = one scale a row; 0 = none",
     asf: 2 "A scale format",
-    asum: 1 "block sums present",
+    asum: 1 "each A scale is followed by its block's sum",
     aca: 16 "accumulator of the product when C goes to SPM, granules; rows packed",
+    asp: 12 "values from one row of the A scale table to the next; 0 = packed",
+    cb: 4 "LUT of codebook weights",
+    seed: 16 "seed of stochastic rounding",
 });
 
 layout!(

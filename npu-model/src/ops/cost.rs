@@ -7,6 +7,8 @@ use crate::array::Rate;
 pub enum Path {
     /// B stationary, weight load hidden.
     WeightStationary,
+    /// C stationary.
+    OutputStationary,
     /// A stationary, B streams.
     Gemv,
 }

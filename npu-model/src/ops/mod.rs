@@ -26,12 +26,12 @@ mod dnorm;
 mod dsoftmax;
 mod elementwise;
 mod flash;
-mod gemm;
-mod gemm_drain;
 mod layernorm;
 mod lut;
 mod mask;
 mod mxq;
+pub(crate) mod gemm;
+mod narrow;
 pub mod number;
 mod operand;
 mod qdyn;
@@ -45,6 +45,7 @@ mod segsum;
 mod shuffle;
 mod softmax;
 mod topk;
+mod rounding;
 mod vector;
 mod xent;
 
@@ -106,8 +107,9 @@ impl Kernel {
                 vector::Takes { update, predicate: true, ..none }
             }
             Self::Adamw => vector::Takes { rounding: true, ..none },
+            // Its statistics are the sums of its blocks.
+            Self::Qdyn => vector::Takes { statistics: true, ..none },
             Self::Rope(_)
-            | Self::Qdyn
             | Self::Lut
             | Self::Deq
             | Self::Mxq

@@ -1,13 +1,16 @@
 //! Number formats of the engines: bytes to fp32 and back, bit-defined.
 //!
-//! Models: int4, int8, int32, fp16, bf16, fp32; rounding to nearest, ties to even; one NaN per format.
-//! Does not model: rounding modes other than nearest even, fp8; microscaling formats are MXQ's and DEQ's alone.
+//! Models: int8, uint8, int32, fp16, bf16, fp32; rounding to nearest, ties to even; one NaN per format.
+//!   The other formats are in `narrow`, the other rounding modes in `rounding`.
+//! Does not model: exception flags.
 //! Source: IEEE 754-2019 (binary16, binary32); bfloat16 is binary32's upper half.
 //!
 //! Every conversion to fp32 is exact except int32's. A NaN that is stored is the positive quiet NaN of its
 //! format, so results do not depend on the host's NaN payloads.
 
 use isa::npu::Format;
+
+use super::narrow;
 
 /// Format codes the engines execute; bit i is code i.
 pub const FORMATS: u64 = {
@@ -25,24 +28,7 @@ pub const FORMATS: u64 = {
 /// Whether any engine operation reads or writes this format.
 #[must_use]
 pub const fn executed(format: Format) -> bool {
-    match format {
-        Format::Int4
-        | Format::Int8
-        | Format::Int32
-        | Format::Fp16
-        | Format::Bf16
-        | Format::Fp32
-        | Format::Mxfp4
-        | Format::Mxfp8 => true,
-        Format::Uint4
-        | Format::Uint8
-        | Format::Int16
-        | Format::Fp8E4m3
-        | Format::Fp8E5m2
-        | Format::Codebook4
-        | Format::Int2
-        | Format::Reserved15 => false,
-    }
+    !matches!(format, Format::Reserved15)
 }
 
 /// Whether the format is a float the vector engine computes with.
@@ -133,18 +119,103 @@ pub fn min(x: f32, y: f32) -> f32 {
     if y < x { y } else { x }
 }
 
-/// Sign-extended int4 codes of one packed row into `out`.
+/// Format of a scale: GEMM's `sf` code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// binary16.
+    Fp16,
+    /// bfloat16.
+    Bf16,
+    /// binary32.
+    Fp32,
+    /// 2^(code - 127), 255 is NaN.
+    E8m0,
+}
+
+impl Scale {
+    /// The format of a two-bit code.
+    #[must_use]
+    pub const fn from_code(code: u64) -> Self {
+        match code & 3 {
+            0 => Self::Fp16,
+            1 => Self::Bf16,
+            2 => Self::Fp32,
+            _ => Self::E8m0,
+        }
+    }
+
+    /// Bytes of a scale.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Fp16 | Self::Bf16 => 2,
+            Self::Fp32 => 4,
+            Self::E8m0 => 1,
+        }
+    }
+
+    /// Scales as fp32; `bytes` holds exactly `out.len()` of them.
+    pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
+        match self {
+            Self::Fp16 => decode_row(Format::Fp16, bytes, out),
+            Self::Bf16 => decode_row(Format::Bf16, bytes, out),
+            Self::Fp32 => decode_row(Format::Fp32, bytes, out),
+            Self::E8m0 => out.iter_mut().zip(bytes).for_each(|(o, &b)| *o = narrow::from_e8m0(b)),
+        }
+    }
+}
+
+/// A row of fp16, 32 at a time: infinities and NaNs, which cost a comparison each, are looked for first.
+fn decode_fp16(bytes: &[u8], out: &mut [f32]) {
+    let (outs, last) = out.as_chunks_mut::<32>();
+    let (ins, rest) = bytes.as_chunks::<64>();
+    for (out, bytes) in outs.iter_mut().zip(ins) {
+        let mut codes = [0u16; 32];
+        codes.iter_mut().zip(bytes.as_chunks::<2>().0).for_each(|(h, b)| *h = u16::from_le_bytes(*b));
+        let special = codes.iter().fold(0u16, |any, h| any | u16::from(h & 0x7C00 == 0x7C00));
+        if special == 0 {
+            out.iter_mut().zip(codes).for_each(|(o, h)| *o = from_finite_fp16(h));
+        } else {
+            out.iter_mut().zip(codes).for_each(|(o, h)| *o = from_fp16(h));
+        }
+    }
+    for (o, b) in last.iter_mut().zip(rest.as_chunks::<2>().0) {
+        *o = from_fp16(u16::from_le_bytes(*b));
+    }
+}
+
+/// The fp32 equal to a finite fp16.
 #[inline]
-pub fn unpack_int4(bytes: &[u8], out: &mut [f32]) {
-    let nibble = |b: u8| f32::from((b << 4).cast_signed() >> 4);
-    let mut pairs = out.chunks_exact_mut(2);
-    for (pair, &b) in (&mut pairs).zip(bytes) {
-        pair[0] = nibble(b);
-        pair[1] = f32::from(b.cast_signed() >> 4);
+fn from_finite_fp16(h: u16) -> f32 {
+    const REBIAS: f32 = 5.192_297e33; // 2^112
+    let wide = i32::from(h.cast_signed()) << 13;
+    f32::from_bits(wide.cast_unsigned() & 0x8FFF_E000) * REBIAS
+}
+
+/// Values rounded to fp16 in place, 16 at a time: by integer carry where all are normal in fp16.
+pub fn round_row_fp16(values: &mut [f32]) {
+    let (chunks, rest) = values.as_chunks_mut::<16>();
+    for chunk in chunks {
+        // Magnitudes from 2^-14 to below 65504 and half a step: outside one of the differences is negative.
+        let odd = chunk.iter().fold(0, |any, v| {
+            let magnitude = (v.to_bits() & 0x7FFF_FFFF).cast_signed();
+            any | magnitude.wrapping_sub(0x3880_0000) | 0x477F_EFFFi32.wrapping_sub(magnitude)
+        });
+        if odd < 0 {
+            chunk.iter_mut().for_each(|v| *v = round_fp16(*v));
+        } else {
+            chunk.iter_mut().for_each(|v| *v = round_normal_fp16(*v));
+        }
     }
-    if let ([last], Some(&b)) = (pairs.into_remainder(), bytes.last()) {
-        *last = nibble(b);
-    }
+    rest.iter_mut().for_each(|v| *v = round_fp16(*v));
+}
+
+/// [`round_fp16`] of a value that is zero or normal in fp16 and rounds to no more than its largest.
+#[inline]
+#[must_use]
+pub fn round_normal_fp16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    f32::from_bits(bits.wrapping_add(0x0FFF).wrapping_add((bits >> 13) & 1) & 0xFFFF_E000)
 }
 
 /// One packed row of `format` as fp32; `bytes` holds exactly `out.len()` elements.
@@ -152,33 +223,35 @@ pub fn unpack_int4(bytes: &[u8], out: &mut [f32]) {
 /// Formats that are not executed leave zeros: operands are checked before anything is decoded.
 pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
     match format {
-        Format::Int4 => unpack_int4(bytes, out),
         Format::Int8 => {
             for (o, &b) in out.iter_mut().zip(bytes) {
                 *o = f32::from(b.cast_signed());
             }
         }
+        Format::Uint8 => out.iter_mut().zip(bytes).for_each(|(o, &b)| *o = f32::from(b)),
         Format::Int32 => {
             for (o, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
                 *o = i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32;
             }
         }
         Format::Fp16 => {
-            for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                *o = from_fp16(u16::from_le_bytes([b[0], b[1]]));
-            }
+            decode_fp16(bytes, out);
         }
         Format::Bf16 => {
-            for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                *o = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
+            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *o = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
             }
         }
         Format::Fp32 => {
-            for (o, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-                *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *o = f32::from_le_bytes(*b);
             }
         }
-        _ => out.fill(0.0),
+        _ => {
+            if !narrow::decode_row(format, bytes, out) {
+                out.fill(0.0);
+            }
+        }
     }
 }
 
@@ -249,6 +322,7 @@ mod tests {
     fn the_format_mask_lists_what_executes() {
         let names: Vec<_> =
             Format::ALL.iter().filter(|f| FORMATS >> f.code() & 1 == 1).map(|f| f.name()).collect();
-        assert_eq!(names, ["int4", "int8", "int32", "fp16", "bf16", "fp32", "mxfp4", "mxfp8"]);
+        let all: Vec<_> = Format::ALL.iter().map(|f| f.name()).filter(|n| *n != "reserved15").collect();
+        assert_eq!(names, all);
     }
 }

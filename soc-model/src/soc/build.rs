@@ -299,11 +299,19 @@ impl SocBuilder {
 
 /// The NPU model's configuration from the resolved one.
 fn npu_config(n: &config::NpuConfig) -> npu_model::NpuConfig {
-    // A format the configuration names is offered if the model executes it, and fp32 accumulation always is.
+    // A format the configuration names is offered if the model executes it, with those its datapath also decodes:
+    // unsigned with signed bytes, codes of two bits and codebooks with int4, all of 8-bit floats with fp8. Sums in
+    // fp32 and int32 always are.
     let named = |f: isa::npu::Format| {
-        f == isa::npu::Format::Fp32
-            || f == isa::npu::Format::Int32
-            || n.formats.iter().any(|named| named.name() == f.name())
+        use isa::npu::Format;
+        let name = match f {
+            Format::Fp32 | Format::Int32 => return true,
+            Format::Uint8 => "int8",
+            Format::Int2 | Format::Codebook4 => "int4",
+            Format::Fp8E4m3 | Format::Fp8E5m2 | Format::Mxfp8 => "fp8",
+            f => f.name(),
+        };
+        n.formats.iter().any(|named| named.name() == name)
     };
     let formats = isa::npu::Format::ALL.iter().filter(|f| named(**f)).fold(0, |bits, f| bits | 1 << f.code());
     npu_model::NpuConfig {
