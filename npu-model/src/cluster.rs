@@ -17,7 +17,7 @@ use sim_kernel::{Clock, Cycles, EventCode, Time};
 use crate::activity::{Activity, OpKey, OpTable};
 use crate::config::NpuConfig;
 use crate::core::{ENGINES, Issued, MX, Sequenced, VP};
-use crate::dma::{Direction, Transfer};
+use crate::dma::{Phase, Transfer};
 use crate::fault::Fault;
 use crate::functional::Cores;
 use crate::ids::IdSource;
@@ -71,6 +71,8 @@ pub struct FlowRequest<'a> {
     pub write: bool,
     /// DMA QoS code.
     pub qos: u64,
+    /// System-cache hint of the DMA body.
+    pub slc: u64,
     /// Most bytes a second the channel can move.
     pub cap: u64,
 }
@@ -148,6 +150,11 @@ struct EngineTime {
     running: Option<Running>,
     meter: Meter,
     executed: u64,
+    /// Memory phases the running transfer has still to start, and what each asks for.
+    phases: VecDeque<Phase>,
+    cap: u64,
+    qos: u64,
+    slc: u64,
     /// Cycles the sequencer had waited for command words when this engine was last accounted for.
     fetch_seen: u64,
 }
@@ -179,7 +186,6 @@ pub struct Cluster {
     ids: Option<IdSource>,
     time: Vec<CoreTime>,
     total: Activity,
-    runs: Vec<(u64, u64)>,
 }
 
 impl Cluster {
@@ -196,7 +202,6 @@ impl Cluster {
             ids,
             time,
             total: Activity::default(),
-            runs: Vec::new(),
         }
     }
 
@@ -286,6 +291,9 @@ impl Cluster {
     pub fn flow_done(&mut self, now: Time, core: usize, requester: Requester, out: &mut impl Outside) {
         match requester {
             Requester::Channel(e) => {
+                if self.next_phase(now, core, e as usize, out) {
+                    return;
+                }
                 // Setting the transfer up is charged here, so that flows always start in the present.
                 let cycles = Cycles::new(self.timing.dma_setup_cycles);
                 out.schedule(self.clock.after(now, cycles), core, NpuEvent::Done(e));
@@ -328,6 +336,7 @@ impl Cluster {
                     runs: &[(wanted, FETCH_BYTES)],
                     write: false,
                     qos: 3,
+                    slc: 1,
                     cap,
                 },
             );
@@ -491,32 +500,28 @@ impl Cluster {
         out: &mut impl Outside,
     ) {
         let width = u64::from(self.cores.cfg.dma_bytes_per_cycle);
-        let at = |n: u64| self.clock.edge(Cycles::new(cycle + n));
+        let channel = self.channel_rate();
+        let clock = self.clock;
+        let at = |n: u64| clock.edge(Cycles::new(cycle + n));
         let done = NpuEvent::Done(u8::try_from(engine).expect("six engines"));
         let (active, mut activity) = if let Body::Dma(d) = &issued.command.body {
-            let t = Transfer::new(&issued.command, d, issued.region, &self.cores.cfg);
-            let t = match t {
+            let started = Transfer::new(&issued.command, d, issued.region, &self.cores.cfg)
+                .and_then(|t| t.find(&self.cores.cores[core].local.spm, out).map(|found| (t, found)));
+            let (t, found) = match started {
                 Ok(t) => t,
                 Err(f) => return self.fault(core, f, issued.index, out),
             };
-            let beats = t.bytes().div_ceil(width);
-            if t.uses_memory() {
-                self.runs.clear();
-                let runs = &mut self.runs;
-                t.runs(|a, n| runs.push((a, n)));
-                let flow = FlowRequest {
-                    core,
-                    requester: Requester::Channel(u8::try_from(engine).expect("six engines")),
-                    runs: &self.runs,
-                    write: t.direction == Direction::Store,
-                    qos: d.qos,
-                    cap: self.channel_rate(),
-                };
-                out.start_flow(now, &flow);
-            } else {
-                out.schedule(at(self.timing.dma_setup_cycles + self.timing.hop_cycles + beats), core, done);
+            let traffic = t.traffic(&found, width);
+            let e = &mut self.time[core].engines[engine];
+            e.phases = t.phases(&found).into();
+            e.cap = traffic.cap(channel, width, self.cores.cfg.frequency);
+            e.qos = d.qos;
+            e.slc = d.slc;
+            if !self.next_phase(now, core, engine, out) {
+                let hop = if t.uses_memory() { 0 } else { self.timing.hop_cycles };
+                out.schedule(at(self.timing.dma_setup_cycles + hop + traffic.beats), core, done);
             }
-            (beats, Activity { active_cycles: beats, ..Activity::of_transfer(&t) })
+            (traffic.beats, Activity::of_transfer(&traffic))
         } else {
             let cost = match ops::cost(&issued.command, &self.cores.cfg) {
                 Ok(c) => c,
@@ -528,6 +533,23 @@ impl Cluster {
         activity.add_command(&issued.command);
         let running = Running { issued, start: cycle, start_time: now, active, activity, waits };
         self.time[core].engines[engine].running = Some(running);
+    }
+
+    /// Starts the next memory phase of a channel's transfer; false if there is none.
+    fn next_phase(&mut self, now: Time, core: usize, engine: usize, out: &mut impl Outside) -> bool {
+        let e = &mut self.time[core].engines[engine];
+        let Some(phase) = e.phases.pop_front() else { return false };
+        let flow = FlowRequest {
+            core,
+            requester: Requester::Channel(u8::try_from(engine).expect("six engines")),
+            runs: &phase.runs,
+            write: phase.write,
+            qos: e.qos,
+            slc: e.slc,
+            cap: e.cap,
+        };
+        out.start_flow(now, &flow);
+        true
     }
 
     fn done(&mut self, now: Time, core: usize, engine: usize, out: &mut impl Outside) {

@@ -58,17 +58,19 @@ impl Cores {
             return ops::execute(&issued.command, &self.cfg, &mut self.cores[core].local, ids);
         };
         let t = Transfer::new(&issued.command, d, issued.region, &self.cfg)?;
+        let own = &mut self.cores[core].local.spm;
+        let found = t.find(own, memory)?;
+        let mask = if t.cores == 0 { 1 << core } else { t.cores };
         match t.direction {
             Direction::Load => {
-                let mask = if t.cores == 0 { 1 << core } else { t.cores };
+                let table = t.table(own);
                 let wanted = self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1);
                 let mut spms: Vec<&mut Vec<u8>> = wanted.map(|(_, c)| &mut c.local.spm).collect();
-                t.load(memory, &mut spms)
+                t.load(&found, &table, memory, &mut spms)
             }
-            Direction::Store => t.store(memory, &self.cores[core].local.spm),
+            Direction::Store => t.store(&found, memory, own),
             Direction::Copy => {
-                let mask = if t.cores == 0 { 1 << core } else { t.cores };
-                let pieces = t.gather(&self.cores[core].local.spm);
+                let pieces = t.pieces(&found, own);
                 for (_, c) in self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1) {
                     for (at, bytes) in &pieces {
                         c.local.spm[*at..*at + bytes.len()].copy_from_slice(bytes);
@@ -77,7 +79,7 @@ impl Cores {
                 Ok(())
             }
             Direction::Fill => {
-                t.fill(&mut self.cores[core].local.spm);
+                t.fill(own);
                 Ok(())
             }
         }

@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod array;
 pub mod cluster;
+pub mod codec;
 pub mod config;
 pub mod core;
 pub mod dma;

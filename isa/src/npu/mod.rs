@@ -1,6 +1,7 @@
 //! The NPU command set: 256-bit self-contained words, four in-order engines, counting semaphores.
 //!
-//! `word` is the bit container, `layout` the field tables (one row a field), `ops` the operation tables,
+//! `word` is the bit container, `layout` the field tables (one row a field), `ops` the operation tables, `dma` the
+//! codes and byte layouts of transfers,
 //! `command` a decoded command with its extensions, `registers` the MMIO page, `text` the assembler.
 //!
 //! # Conventions every engine obeys
@@ -12,6 +13,7 @@
 //! - Reserved bits must be zero.
 
 pub mod command;
+pub mod dma;
 pub mod layout;
 pub mod ops;
 pub mod registers;

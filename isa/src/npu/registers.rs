@@ -98,6 +98,10 @@ pub enum FaultCode {
     CallDepth = 8,
     /// TRAP was executed.
     Trap = 9,
+    /// A list's entry or a page number exceeds its bound.
+    IndexBound = 16,
+    /// A compressed stream does not decode.
+    Stream = 17,
 }
 
 impl FaultCode {
@@ -112,6 +116,8 @@ impl FaultCode {
         Self::Bus,
         Self::CallDepth,
         Self::Trap,
+        Self::IndexBound,
+        Self::Stream,
     ];
 }
 

@@ -21,7 +21,7 @@ pub struct AsmError {
     pub message: String,
 }
 
-const FORMAT_FIELDS: &[&str] = &["af", "bf", "cf", "xf", "yf", "dfm", "rf", "bff"];
+const FORMAT_FIELDS: &[&str] = &["af", "bf", "cf", "xf", "yf", "dfm", "rf", "bff", "qf", "ef"];
 
 fn print_fields(out: &mut String, fields: &[Field], skip: &[&str], get: impl Fn(&str) -> Option<u64>) {
     for f in fields {
