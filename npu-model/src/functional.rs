@@ -66,15 +66,13 @@ impl Cores {
                 let table = t.table(own);
                 let wanted = self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1);
                 let mut spms: Vec<&mut Vec<u8>> = wanted.map(|(_, c)| &mut c.local.spm).collect();
-                t.load(&found, &table, memory, &mut spms)
+                t.load(&found, table, memory, &mut spms)
             }
             Direction::Store => t.store(&found, memory, own),
             Direction::Copy => {
                 let pieces = t.pieces(&found, own);
                 for (_, c) in self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1) {
-                    for (at, bytes) in &pieces {
-                        c.local.spm[*at..*at + bytes.len()].copy_from_slice(bytes);
-                    }
+                    t.deliver(&found, &pieces, &mut c.local.spm);
                 }
                 Ok(())
             }

@@ -19,13 +19,35 @@
 //!   page number above `ibound`, and a page beyond the table, fault. Rows may cross pages.
 //!
 //! # Codecs
+//! Codecs 1 and 2 read one stream of `clen + 1` units of 16 bytes at `moff` (through pages with `gs = 3`), zeros
+//! after its end; it decodes to all plain rows one after another. Its size is the command's, so timing needs no data.
+//! - 1, zero RLE: a control byte c below 128 is followed by c + 1 literal bytes; any other stands for c - 127 zeros.
+//! - 2, entropy: 256 u16 frequencies that sum to 4096, 16 u32 states in 2^23..2^31, refill bytes. Byte i is decoded
+//!   by state i mod 16: slot = state mod 4096 names the symbol, state = frequency * (state / 4096) + slot - start;
+//!   while it is below 2^23 it takes a refill byte. All states end at 2^23.
+//!
 //! Rows of codecs 3 to 8 have a fixed size in memory, padded with zeros to 16 bytes; strides of 0 are packed rows of
 //! that size. With E the elements of a plain row:
+//! - 3, palette (load): E indices of 2, 4 or 8 bits (`qf` int2, uint4, uint8), low bits first, into 4, 16 or 256
+//!   entries of 1 or 2 bytes (`ef`) in the scratchpad from granule `qs`.
+//! - 4, two of four (load): E / 2 kept elements of 1 or 2 bytes (`ef`), then a nibble for each four elements, low
+//!   nibble first: place of the first kept one in the low two bits, of the second above, the first below the second.
+//! - 5, nibbles (load and store): E nibbles in memory, low first, bytes in the scratchpad; `qf` int4 extends the sign
+//!   and saturates to -8..7, uint4 extends zeros and saturates to 15.
+//! - 6, microscaling (load and store): blocks of a scale byte and 32 elements (`qf` mxfp4: 16 bytes, mxfp8: 32). The
+//!   scratchpad holds the elements in rows and the scales from granule `qs`, row after row without padding.
 //! - 7 and 8, KV: `qf` (int8 or int4) codes, low nibble first, then one fp16 scale a group of `qgrp` elements
 //!   (1 the row, 2 to 6: 16, 32, 64, 128, 256; the last group may be short). With `qs` not 0 the scales are not in
 //!   the row but in the scratchpad from granule `qs`, row after row without padding; codec 7 writes them there,
 //!   codec 8 reads them. The scratchpad holds fp16. scale = fp16(absmax / 127 or 7), code = x / scale to the nearest
 //!   even, clamped; a NaN counts as 0 and infinities as +-65504. Decoded: fp16(code * scale), a NaN as 0x7E00.
+//!
+//! # Arrangements (`tform`), reduction, padding
+//! A `tform` says how a plane of plain rows lies in the own scratchpad; `sst1` and `sst2` are strides of what lies
+//! there. 1: tiles of 32 rows of 32 bytes, left to right, then down, 1 KiB each without padding (rows beyond `n1` are
+//! zeros with `zp`). 2 and 3: row i holds the i-th element (1 or 2 bytes) of all plain rows.
+//! With `red` what arrives is reduced into the destination in ascending order of rows, see [`Reduction`]; stored NaNs
+//! are canonical. With `zp` a load or copy zeros what lies between a row and the next at the destination.
 
 use super::ops::coded;
 

@@ -1,9 +1,10 @@
 //! From command to checked transfer: every field used or zero, every byte known to lie in its memory.
 
-use isa::npu::dma::{Addressing, Codec, DmaDirection, PAGE_ENTRY_BYTES, PAGE_LOG2, Transform};
+use isa::npu::dma::{Addressing, Codec, DmaDirection, PAGE_ENTRY_BYTES, PAGE_LOG2, Reduction, Transform};
 use isa::npu::registers::FaultCode;
 use isa::npu::{Command, Dma, Extension, GRANULE, Index};
 
+use super::arrange;
 use super::coding::Coding;
 use super::grid::Grid;
 use super::lists::{List, Pages, Side};
@@ -70,7 +71,7 @@ impl<'a> Fields<'a> {
             (x.rop, self.d.red == 1),
             (x.qgrp, kv),
             (x.qs, kv || matches!(self.codec, Codec::Palette | Codec::MxSplit)),
-            (x.qf, self.codec.code() >= Codec::Palette.code()),
+            (x.qf, self.codec.code() >= Codec::Palette.code() && self.codec != Codec::Sparse24),
             (x.ef, matches!(self.codec, Codec::Palette | Codec::Sparse24)),
             (x.clen, matches!(self.codec, Codec::ZeroRle | Codec::Entropy)),
         ];
@@ -133,13 +134,44 @@ impl<'a> Fields<'a> {
             count: x.icnt + 1,
             bound: x.ibound,
         };
-        if self.direction == Direction::Fill {
-            return Err(Fault::operand(self.d.gs, "gs: a fill has no list"));
-        }
         if !list.bitmap && list.count < self.d.n1 + 1 {
             return Err(Fault::operand(x.icnt, "icnt: fewer entries than rows"));
         }
         Ok(Some(list))
+    }
+
+    /// One stream in memory, whatever the rows.
+    fn streamed(&self) -> bool {
+        matches!(self.codec, Codec::ZeroRle | Codec::Entropy)
+    }
+
+    /// What does not go together; the reduction if there is one.
+    fn combinations(&self, list: Option<List>) -> Result<Option<Reduction>, Fault> {
+        let (d, direction) = (self.d, self.direction);
+        let plain = [d.codec, d.tform, d.gs, d.red, d.zp];
+        if direction == Direction::Fill && plain != [0; 5] {
+            return Err(Fault::operand(0, "a fill takes no codec, arrangement, list, reduction or padding"));
+        }
+        if d.zp == 1 && direction == Direction::Store {
+            return Err(Fault::operand(d.zp, "zp: only scratchpads are padded"));
+        }
+        if self.streamed() && (list.is_some() || d.mst1 | d.mst2 != 0) {
+            return Err(Fault::operand(d.codec, "codec: a stream has no rows in memory"));
+        }
+        if self.tform != Transform::None && list.is_some_and(|l| l.bitmap || l.side == Side::Own) {
+            return Err(Fault::operand(d.tform, "tform: an arrangement needs all rows in order"));
+        }
+        if self.tform == Transform::Tiles && d.sst1 != 0 {
+            return Err(Fault::operand(d.sst1, "sst1: tiles are packed"));
+        }
+        if d.red == 0 {
+            return Ok(None);
+        }
+        let reduction = Reduction::from_code(self.x.map_or(0, |x| x.rop));
+        if self.tform != Transform::None || (self.codec != Codec::None && direction == Direction::Store) {
+            return Err(Fault::operand(d.red, "red: rows are reduced as they are"));
+        }
+        reduction.map(Some).ok_or(Fault::command(self.x.map_or(0, |x| x.rop), "rop"))
     }
 
     fn pages(&self, region: Region) -> Result<Option<Pages>, Fault> {
@@ -174,36 +206,50 @@ impl Transfer {
     /// The fault the hardware raises.
     pub fn new(command: &Command, d: &Dma, region: Region, cfg: &NpuConfig) -> Result<Self, Fault> {
         let f = Fields::new(command, d)?;
-        if f.tform != Transform::None {
-            return Err(Fault::not_in_cap(d.tform, "DMA transforms"));
-        }
-        if d.red != 0 {
-            return Err(Fault::not_in_cap(d.red, "DMA reduction"));
-        }
-        if d.zp != 0 {
-            return Err(Fault::not_in_cap(d.zp, "zero padding"));
-        }
         f.channel(cfg)?;
+        let (list, pages) = (f.list()?, f.pages(region)?);
+        let reduction = f.combinations(list)?;
         let (cores, remote) = f.destination(cfg)?;
         let plain = ((d.n0 + 1) * 16, d.n1 + 1, d.n2 + 1);
-        let own = Grid::new(d.saddr * GRANULE, plain, (d.sst1 * GRANULE, d.sst2 * GRANULE));
-        let coding = Coding::new(f.codec, f.x, f.direction, plain)?;
-        let (list, pages) = (f.list()?, f.pages(region)?);
+        let coding = Coding::new(f.codec, f.x, f.direction, plain.0)?;
+        let (own_row, own_rows) = arrange::shape(f.tform, (plain.0, plain.1), d.zp == 1)?;
+        let own =
+            Grid::new(d.saddr * GRANULE, (own_row, own_rows, plain.2), (d.sst1 * GRANULE, d.sst2 * GRANULE));
         let at = match f.direction {
             Direction::Copy => remote,
             _ if pages.is_some() => d.moff,
             _ => region.base.saturating_add(d.moff),
         };
-        let far = Grid::new(at, (coding.far_row(plain.0), plain.1, plain.2), (d.mst1 * 16, d.mst2 * 16));
+        let far_row = coding.far_row(plain.0);
+        let far_shape = if f.streamed() { (far_row, 1, 1) } else { (far_row, plain.1, plain.2) };
+        let far = Grid::new(at, far_shape, (d.mst1 * 16, d.mst2 * 16));
         let word = if f.direction == Direction::Fill {
             u32::try_from(d.moff).map_err(|_| Fault::operand(d.moff, "moff: a fill takes 32 bits"))?
         } else {
             0
         };
-        let t = Self { direction: f.direction, cores, far, own, coding, list, pages, word };
+        let t = Self {
+            direction: f.direction,
+            cores,
+            far,
+            own,
+            plain,
+            coding,
+            tform: f.tform,
+            list,
+            pages,
+            reduction,
+            pad: d.zp == 1,
+            word,
+        };
         t.own_range(cfg)?;
         t.far_range(d.moff, region, cfg)?;
         Ok(t)
+    }
+
+    /// A side's rows as far as they are written.
+    fn reach(&self, grid: &Grid) -> Grid {
+        if self.pad && core::ptr::eq(grid, self.destination()) { grid.padded() } else { *grid }
     }
 
     /// Largest row number of a side.
@@ -215,37 +261,36 @@ impl Transfer {
     }
 
     fn own_range(&self, cfg: &NpuConfig) -> Result<(), Fault> {
-        let last = self.last(Side::Own);
-        if self.own.span(last) + self.own.at > cfg.scratchpad.get() {
-            return Err(Fault::range(self.own.at, "a transfer leaves the scratchpad"));
+        let (own, last) = (self.reach(&self.own), self.last(Side::Own));
+        if own.span(last) + own.at > cfg.scratchpad.get() {
+            return Err(Fault::range(own.at, "a transfer leaves the scratchpad"));
         }
-        if !self.own.disjoint(last) {
-            return Err(Fault::operand(self.own.pitch(), "rows overlap in the scratchpad"));
+        if !own.disjoint(last) {
+            return Err(Fault::operand(own.pitch(), "rows overlap in the scratchpad"));
         }
         if let Some(l) = self.list
             && l.at + l.bytes() > cfg.scratchpad.get()
         {
             return Err(Fault::range(l.at, "the index list leaves the scratchpad"));
         }
-        match self.coding.table(self.own.rows * self.own.planes) {
-            Some((at, bytes)) if at + bytes > cfg.scratchpad.get() => {
-                Err(Fault::range(at, "the codec's table leaves the scratchpad"))
+        match self.coding.table(self.direction, self.plain.0, self.plain.1 * self.plain.2) {
+            Some(t) if t.at + t.bytes > cfg.scratchpad.get() => {
+                Err(Fault::range(t.at, "the codec's table leaves the scratchpad"))
             }
             _ => Ok(()),
         }
     }
 
     fn far_range(&self, moff: u64, region: Region, cfg: &NpuConfig) -> Result<(), Fault> {
-        let last = self.last(Side::Far);
-        let span = self.far.span(last);
-        if self.direction != Direction::Load && self.direction != Direction::Fill && !self.far.disjoint(last)
-        {
-            return Err(Fault::operand(self.far.pitch(), "rows overlap at the destination"));
+        let (far, last) = (self.reach(&self.far), self.last(Side::Far));
+        let span = far.span(last);
+        if matches!(self.direction, Direction::Store | Direction::Copy) && !far.disjoint(last) {
+            return Err(Fault::operand(far.pitch(), "rows overlap at the destination"));
         }
         match (self.direction, self.pages) {
             (Direction::Fill, _) => Ok(()),
-            (Direction::Copy, _) if span + self.far.at > cfg.scratchpad.get() => {
-                Err(Fault::range(self.far.at, "a transfer leaves the destination scratchpad"))
+            (Direction::Copy, _) if span + far.at > cfg.scratchpad.get() => {
+                Err(Fault::range(far.at, "a transfer leaves the destination scratchpad"))
             }
             (Direction::Copy, _) => Ok(()),
             (_, Some(p)) if span + moff > p.count << p.log2 => {

@@ -52,6 +52,14 @@ impl Grid {
         self.pitch
     }
 
+    /// The grid with rows that reach up to the next one.
+    pub(super) const fn padded(mut self) -> Self {
+        if self.pitch > self.row {
+            self.row = self.pitch;
+        }
+        self
+    }
+
     /// All bytes.
     #[must_use]
     pub const fn bytes(&self) -> u64 {

@@ -4,8 +4,8 @@
 //! memory or remote scratchpad ─ rows, list, pages ─ codec ─ plain rows ─ tform ─ rows ─ own scratchpad
 //!        `far` grid                `lists`          `coding`             `arrange`      `own` grid
 //! ```
-//! Models: four directions with strides on both sides, multicast, gather, scatter, page tables, KV quantisation.
-//! Does not model: transforms, reduction, the other codecs (NotInCap).
+//! Models: four directions with strides on both sides, multicast, lists, page tables, codecs, arrangements, reduction.
+//! Does not model: streams compressed by the engine itself (codecs 1 to 4 only load).
 //! Source: `isa::npu::dma` (layouts), `isa::npu::layout` (fields).
 #![allow(
     clippy::cast_possible_truncation,
@@ -15,14 +15,17 @@
 )]
 
 mod apply;
+mod arrange;
 mod check;
 mod coding;
 mod grid;
 mod lists;
+mod reduce;
 mod traffic;
 
 use std::collections::BTreeMap;
 
+use isa::npu::dma::{Reduction, Transform};
 use isa::npu::registers::FaultCode;
 
 pub use grid::Grid;
@@ -67,9 +70,15 @@ pub struct Transfer {
     pub far: Grid,
     /// Rows in the own scratchpad (of a load: in the scratchpads of all destinations).
     pub own: Grid,
+    /// Plain rows: bytes, rows of a plane, planes.
+    plain: (u64, u64, u64),
     coding: Coding,
+    tform: Transform,
     list: Option<List>,
     pages: Option<Pages>,
+    reduction: Option<Reduction>,
+    /// Rows that are written are filled with zeros up to their stride.
+    pad: bool,
     word: u32,
 }
 
@@ -81,7 +90,7 @@ impl Transfer {
     pub fn find(&self, spm: &[u8], memory: &mut dyn Memory) -> Result<Found, Fault> {
         let mut found = Found::default();
         if let Some(list) = &self.list {
-            found.list = Some(list.read(spm, self.own.rows)?);
+            found.list = Some(list.read(spm, self.plain.1)?);
         }
         if let Some(pages) = &self.pages {
             let mut known = BTreeMap::new();
@@ -102,15 +111,24 @@ impl Transfer {
         side: Side,
         found: &'a Found,
     ) -> impl Iterator<Item = u64> + use<'a> {
-        let rows = found.list.as_ref().map_or(grid.rows, |l| l.len() as u64);
+        // An arrangement or a stream changes the rows of one side; neither goes with a list on that side.
+        let rows = if grid.rows == self.plain.1 { self.moved_rows(found) } else { grid.rows };
         let list = found.list.as_deref().filter(|_| self.list.is_some_and(|l| l.side == side));
         (0..grid.planes)
             .flat_map(move |p| (0..rows).map(move |r| grid.row_at(p, list.map_or(r, |l| l[r as usize]))))
     }
 
-    /// Rows of a plane that move.
+    /// Plain rows of a plane that move.
     fn moved_rows(&self, found: &Found) -> u64 {
-        found.list.as_ref().map_or(self.own.rows, |l| l.len() as u64)
+        found.list.as_ref().map_or(self.plain.1, |l| l.len() as u64)
+    }
+
+    /// The grid that is written.
+    const fn destination(&self) -> &Grid {
+        match self.direction {
+            Direction::Load | Direction::Fill => &self.own,
+            Direction::Store | Direction::Copy => &self.far,
+        }
     }
 
     /// Whether memory beyond the cluster takes part.

@@ -4,11 +4,12 @@
 //! Does not model: the latency of a list's read from the scratchpad.
 //! Source: `isa::npu::dma`; rates are estimates, accuracy class C.
 
-use isa::npu::dma::PAGE_ENTRY_BYTES;
+use isa::npu::dma::{PAGE_ENTRY_BYTES, Transform};
 use sim_kernel::Hertz;
 
+use super::coding::Coding;
 use super::lists::{Found, Side};
-use super::{Direction, Transfer};
+use super::{Direction, Transfer, arrange};
 
 /// Bytes a transfer moves, and the cycles its channel needs for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +87,8 @@ impl Transfer {
     }
 
     /// The memory phases of a transfer, in order; none if no memory takes part.
+    ///
+    /// A page table is read before the rows it places; a reduction reads its rows before it writes them.
     #[must_use]
     pub fn phases(&self, found: &Found) -> Vec<Phase> {
         let mut phases = Vec::new();
@@ -98,43 +101,73 @@ impl Transfer {
         }
         let mut runs = Vec::new();
         self.runs(found, &mut runs);
-        phases.push(Phase { runs, write: self.direction == Direction::Store });
-        phases.retain(|p| p.runs.iter().any(|r| r.1 > 0));
+        let write = self.direction == Direction::Store;
+        if write && self.reduction.is_some() {
+            phases.push(Phase { runs: runs.clone(), write: false });
+        }
+        phases.push(Phase { runs, write });
+        phases.retain(|p| !p.runs.is_empty());
         phases
+    }
+
+    /// Bytes of zeros written beside the rows of a destination.
+    fn padding(&self, found: &Found) -> u64 {
+        let to = self.destination();
+        if !self.pad {
+            return 0;
+        }
+        let reach = to.padded().row;
+        if self.tform != Transform::None {
+            return (reach - to.row) * to.rows * to.planes;
+        }
+        let moved = self.moved_rows(found);
+        let source_listed = self.list.is_some_and(|l| (l.side == Side::Far) == core::ptr::eq(to, &self.own));
+        let missing = if source_listed { self.plain.1 - moved } else { 0 };
+        ((reach - to.row) * moved + reach * missing) * to.planes
     }
 
     /// What the transfer moves, through a channel of `width` bytes a cycle.
     #[must_use]
     pub fn traffic(&self, found: &Found, width: u64) -> Traffic {
-        let rows = self.moved_rows(found) * self.own.planes;
-        let (far, own, n) = (rows * self.far.row, rows * self.own.row, self.destinations());
+        let (row, _, planes) = self.plain;
+        let rows = self.moved_rows(found) * planes;
+        let plain = rows * row;
+        let streamed = matches!(self.coding, Coding::Stream { .. });
+        let far = if streamed { self.far.bytes() } else { rows * self.far.row };
+        let own = if self.tform == Transform::None { plain } else { self.own.bytes() };
+        let (padding, n) = (self.padding(found), self.destinations());
         let list = self.list.map_or(0, |l| l.bytes());
-        let table = self.coding.table(rows).map_or(0, |t| t.1);
+        let table = self.coding.table(self.direction, row, rows);
+        let table_of = |written| table.filter(|t| t.written == written).map_or(0, |t| t.bytes);
         let walked = found.pages.len() as u64 * PAGE_ENTRY_BYTES;
+        let reduced = u64::from(self.reduction.is_some());
         let mut t = Traffic { spm_read: list, memory_read: walked, fabric: walked, ..Traffic::default() };
         match self.direction {
             Direction::Load => {
                 t.memory_read += far;
-                t.spm_read += table;
-                t.spm_write = own * n;
-                t.fabric += far + own * (n - 1);
+                t.spm_read += table_of(false) + reduced * own * n;
+                t.spm_write = (own + padding + table_of(true)) * n;
+                t.fabric += far + plain * (n - 1);
             }
             Direction::Store => {
+                t.memory_read += reduced * far;
                 t.memory_written = far;
-                t.spm_read += own;
-                t.spm_write = table;
-                t.fabric += far;
+                t.spm_read += own + table_of(false);
+                t.spm_write = table_of(true);
+                t.fabric += (1 + reduced) * far;
             }
             Direction::Copy => {
-                t.spm_read += own;
-                t.spm_write = own * n;
-                t.fabric = own * n;
+                t.spm_read += own + reduced * plain * n;
+                t.spm_write = (plain + padding) * n;
+                t.fabric = plain * n;
             }
             Direction::Fill => t.spm_write = own,
         }
         let memory = t.memory_read + t.memory_written;
         t.moved = if self.uses_memory() { memory } else { own };
-        t.beats = memory.max(own).div_ceil(width);
+        t.beats = (memory.max(own + padding).div_ceil(width))
+            .max(self.coding.cycles(plain, width))
+            .max(arrange::cycles(self.tform, own, width));
         t
     }
 }
