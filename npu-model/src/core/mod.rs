@@ -8,11 +8,13 @@
 //! Does not model: time (see `cluster`), several queues a core, preemption, predicates, profiles (NotInCap).
 //! Source: `isa::npu`.
 
+mod control;
+mod registers;
+
 use std::collections::VecDeque;
 
-use isa::npu::registers as reg;
 use isa::npu::registers::FaultCode;
-use isa::npu::{Body, Command, Ctrl, CtrlOp, REGIONS, Word};
+use isa::npu::{Body, Command, CtrlOp, REGIONS, Word};
 
 use crate::config::NpuConfig;
 use crate::dma::{Region, Transfer};
@@ -21,7 +23,6 @@ use crate::local::Local;
 use crate::memory::Memory;
 use crate::ops;
 use crate::semaphores::Semaphores;
-use crate::stalls::Cause;
 
 /// Engines of a core: DMA channels 0..=3, then MX and VP.
 pub const ENGINES: usize = 6;
@@ -269,151 +270,5 @@ impl Core {
             Cursor::Ring => self.head += words,
             Cursor::List { at, .. } => *at += words * 32,
         }
-    }
-
-    fn control(
-        &mut self,
-        command: &Command,
-        c: &Ctrl,
-        memory: &mut dyn Memory,
-        stamp: u64,
-        words: u64,
-    ) -> Result<Sequenced, Fault> {
-        let op = CtrlOp::from_code(c.op).filter(|op| CONTROL.contains(op));
-        let op = op.ok_or(Fault::not_in_cap(c.op, "CTRL operation"))?;
-        let h = &command.header;
-        if !self.semaphores.available(h) {
-            return Ok(Sequenced::Semaphore);
-        }
-        match op {
-            CtrlOp::Fence if (0..ENGINES).any(|e| c.emask >> e & 1 == 1 && self.engine_occupied(e)) => {
-                return Ok(Sequenced::Fence);
-            }
-            CtrlOp::Sem if c.mode == 2 && self.semaphores.get(c.id) < c.cnt => {
-                return Ok(Sequenced::Semaphore);
-            }
-            _ => {}
-        }
-        self.semaphores.acquire(h);
-        self.advance(words);
-        match op {
-            CtrlOp::Sem => match c.mode {
-                0 => self.semaphores.set(c.id, c.cnt)?,
-                1 => self.semaphores.post(c.id, c.cnt, Cause::Dependency)?,
-                2 => {}
-                m => return Err(Fault::operand(m, "SEM mode")),
-            },
-            CtrlOp::Irq => self.complete(h.tag, memory, stamp)?,
-            CtrlOp::PmuMark => self.mark = c.cnt,
-            CtrlOp::Setr => {
-                let slot = self.regions.get_mut(usize::try_from(c.id).unwrap_or(usize::MAX));
-                *slot.ok_or(Fault::operand(c.id, "region register"))? = Region { base: c.imm, limit: c.moff };
-            }
-            CtrlOp::Call => self.call(c)?,
-            CtrlOp::Ret => {
-                let back = self.calls.pop().ok_or(Fault::new(FaultCode::CallDepth, 0, "RET without CALL"))?;
-                self.cursor = back;
-            }
-            CtrlOp::Trap => return Err(Fault::new(FaultCode::Trap, c.imm, "TRAP was executed")),
-            CtrlOp::Stop => self.stopped = true,
-            _ => {}
-        }
-        Ok(Sequenced::Control(op))
-    }
-
-    fn call(&mut self, c: &Ctrl) -> Result<(), Fault> {
-        if self.calls.len() >= CALL_DEPTH {
-            return Err(Fault::new(FaultCode::CallDepth, self.calls.len() as u64, "CALL too deep"));
-        }
-        let region = self.regions[(c.region & 15) as usize];
-        if c.moff + 32 > region.limit || !c.moff.is_multiple_of(32) {
-            return Err(Fault::new(FaultCode::RegionLimit, c.moff, "a list leaves its region"));
-        }
-        self.calls.push(self.cursor);
-        self.cursor = Cursor::List { at: region.base + c.moff, end: region.base + region.limit };
-        Ok(())
-    }
-
-    fn complete(&mut self, tag: u64, memory: &mut dyn Memory, stamp: u64) -> Result<(), Fault> {
-        let entry =
-            self.completion.0 + (self.completed & ((1 << self.completion.1) - 1)) * reg::COMPLETION_BYTES;
-        let mut record = [0; 32];
-        for (chunk, value) in record.chunks_exact_mut(8).zip([self.index, tag, stamp, 1]) {
-            chunk.copy_from_slice(&value.to_le_bytes());
-        }
-        memory.write(entry, &record).map_err(|e| Fault::new(FaultCode::Bus, e.0, "a completion record"))?;
-        self.completed += 1;
-        self.irq_stat |= 1;
-        Ok(())
-    }
-
-    fn engine_occupied(&self, engine: usize) -> bool {
-        self.busy[engine] || !self.fifo[engine].is_empty()
-    }
-
-    /// Reads a register; `None` where there is none.
-    #[must_use]
-    pub fn load(&self, cfg: &NpuConfig, offset: u64) -> Option<u64> {
-        let wide = |lo: u32, hi: u32| u64::from(lo) | u64::from(hi) << 32;
-        Some(match offset {
-            reg::QCTRL => u64::from(self.enabled),
-            reg::QBASE => self.ring.0,
-            reg::QSIZE => u64::from(self.ring.1),
-            reg::QTAIL => self.tail,
-            reg::QHEAD => self.head,
-            reg::QSTAT if self.fault.is_some() => 2,
-            reg::QSTAT if self.stopped => 3,
-            reg::QSTAT => u64::from(!self.quiescent()),
-            reg::CBASE => self.completion.0,
-            reg::CSIZE => u64::from(self.completion.1),
-            reg::CTAIL => self.completed,
-            reg::IRQ_STAT => self.irq_stat,
-            reg::IRQ_EN => self.irq_enable,
-            reg::FAULT => self.fault.map_or(0, |f| f.0.code as u64),
-            reg::FAULT_INDEX => self.fault.map_or(0, |f| f.1),
-            reg::FAULT_ADDR => self.fault.map_or(0, |f| f.0.value),
-            o if (reg::REGION0..reg::REGION0 + 16 * REGIONS as u64).contains(&o) && o % 8 == 0 => {
-                let r = self.regions[((o - reg::REGION0) / 16) as usize];
-                if o % 16 == 0 { r.base } else { r.limit }
-            }
-            reg::CAP_VERSION => reg::VERSION,
-            reg::CAP_CORES => u64::from(cfg.cores),
-            reg::CAP_CORE => self.number as u64,
-            reg::CAP_ARRAY => wide(cfg.rows, cfg.cols),
-            reg::CAP_SPM => cfg.scratchpad.get(),
-            reg::CAP_ACC => cfg.accumulator.get(),
-            reg::CAP_DMA => wide(cfg.dma_in_channels, cfg.dma_out_channels),
-            reg::CAP_FORMATS => cfg.formats,
-            reg::CAP_FIFO => u64::from(cfg.fifo_depth),
-            reg::CAP_LANES => u64::from(cfg.vector_lanes),
-            reg::CAP_CTRL => CONTROL.iter().fold(0, |bits, op| bits | 1 << op.code()),
-            reg::CAP_VEC0 => ops::caps()[0],
-            reg::CAP_VEC1 => ops::caps()[1],
-            reg::CAP_VEC2 => ops::caps()[2],
-            _ => return None,
-        })
-    }
-
-    /// Writes a register; false where there is none to write.
-    #[must_use]
-    pub fn store(&mut self, cfg: &NpuConfig, offset: u64, value: u64) -> bool {
-        let log2 = |v: u64| u32::try_from(v.min(20)).expect("at most 20");
-        match offset {
-            reg::QCTRL if value & 2 != 0 => *self = Self::new(self.number, cfg),
-            reg::QCTRL => self.enabled = value & 1 == 1,
-            reg::QBASE => self.ring.0 = value,
-            reg::QSIZE => self.ring.1 = log2(value),
-            reg::QTAIL => self.tail = value,
-            reg::CBASE => self.completion.0 = value,
-            reg::CSIZE => self.completion.1 = log2(value),
-            reg::IRQ_EN => self.irq_enable = value,
-            reg::IRQ_ACK => self.irq_stat &= !value,
-            o if (reg::REGION0..reg::REGION0 + 16 * REGIONS as u64).contains(&o) && o % 8 == 0 => {
-                let r = &mut self.regions[((o - reg::REGION0) / 16) as usize];
-                *(if o % 16 == 0 { &mut r.base } else { &mut r.limit }) = value;
-            }
-            _ => return false,
-        }
-        true
     }
 }
