@@ -6,6 +6,7 @@
 
 use isa::npu::GRANULE;
 
+use crate::core::dirty::Dirty;
 use crate::fault::Fault;
 
 /// Which local memory an operand lies in.
@@ -34,6 +35,10 @@ pub struct Local {
     pub acc: Vec<u8>,
     /// Look-up tables of [`LUT_ENTRIES`] fp16 values, loaded by LUTLD.
     pub luts: Vec<[u16; LUT_ENTRIES]>,
+    /// The predicate as the vector engine last wrote it; a command with `setp` sets it.
+    pub predicate: bool,
+    /// Pages written since someone last asked.
+    pub touched: Dirty,
 }
 
 /// Entries of a look-up table.
@@ -47,7 +52,13 @@ impl Local {
     /// Zeroed memories of these sizes.
     #[must_use]
     pub fn new(spm_bytes: usize, acc_bytes: usize) -> Self {
-        Self { spm: vec![0; spm_bytes], acc: vec![0; acc_bytes], luts: vec![[0; LUT_ENTRIES]; LUTS] }
+        Self {
+            spm: vec![0; spm_bytes],
+            acc: vec![0; acc_bytes],
+            luts: vec![[0; LUT_ENTRIES]; LUTS],
+            predicate: false,
+            touched: Dirty::sized(spm_bytes as u64, acc_bytes as u64),
+        }
     }
 
     /// Table `id` as fp16 bits: zeros until LUTLD loads it. Only the id's low 4 bits count.
@@ -62,6 +73,17 @@ impl Local {
         for (entry, b) in table.iter_mut().zip(bytes.as_chunks::<2>().0) {
             *entry = u16::from_le_bytes(*b);
         }
+        self.touched.mark_lut(id);
+    }
+
+    /// Table `id` as LUTLD reads it.
+    #[must_use]
+    pub fn lut_bytes(&self, id: u64) -> [u8; LUT_BYTES] {
+        let mut out = [0; LUT_BYTES];
+        for (bytes, entry) in out.as_chunks_mut::<2>().0.iter_mut().zip(self.lut(id)) {
+            *bytes = entry.to_le_bytes();
+        }
+        out
     }
 
     const fn memory(&self, space: Space) -> &Vec<u8> {
@@ -88,6 +110,7 @@ impl Local {
     /// `LocalRange` if they leave the memory.
     #[inline]
     pub fn bytes_mut(&mut self, space: Space, at: usize, len: usize) -> Result<&mut [u8], Fault> {
+        self.touched.mark(space, at as u64, len as u64);
         let memory = match space {
             Space::Spm => &mut self.spm,
             Space::Acc => &mut self.acc,

@@ -14,7 +14,7 @@ pub enum Cause {
     Dependency,
     /// Waiting for a buffer that is being written out.
     Output,
-    /// Waiting for other cores.
+    /// Waiting for other cores: at a barrier, or for their posts of a cluster semaphore.
     Imbalance,
     /// A transfer in progress that memory serves slower than the channel could take.
     Dram,
@@ -22,6 +22,10 @@ pub enum Cause {
     Command,
     /// The queue has nothing for it.
     Idle,
+    /// Others used the scratchpad banks or accumulator ports it needs.
+    BankConflict,
+    /// Its supply or clock was gated and had to come back.
+    PowerWake,
 }
 
 impl Cause {
@@ -36,6 +40,8 @@ impl Cause {
         Self::Dram,
         Self::Command,
         Self::Idle,
+        Self::BankConflict,
+        Self::PowerWake,
     ];
 
     /// Name in reports.
@@ -51,6 +57,8 @@ impl Cause {
             Self::Dram => "dram",
             Self::Command => "command_fetch",
             Self::Idle => "idle",
+            Self::BankConflict => "bank_conflict",
+            Self::PowerWake => "power_wake",
         }
     }
 }

@@ -1,25 +1,36 @@
 //! A core's engines in time: commands start, run and end; posts travel.
 
-use isa::npu::{Body, CLUSTER_SEMAPHORES};
+use isa::npu::{Body, CLUSTER_SEMAPHORES, Dma, Header};
 use sim_kernel::{Cycles, Time};
 
-use super::interface::Executed;
-use super::{Cluster, FlowRequest, NpuEvent, Outside, Requester, Running};
+use super::dispatch::reachable;
+use super::{Cluster, Executed, FlowRequest, NpuEvent, Outside, Requester, Running, WAITS};
 use crate::activity::{Activity, OpKey};
-use crate::core::{ENGINES, Issued, MX, Sequenced, VP};
+use crate::core::{ENGINES, Issued, MX, Phase, Sequenced, VP};
 use crate::dma::{Direction, Transfer};
+use crate::fault::Fault;
 use crate::ops;
 use crate::stalls::Cause;
 
 impl Cluster {
     pub(super) fn try_start(&mut self, now: Time, core: usize, engine: usize, out: &mut impl Outside) {
-        let c = &mut self.cores.cores[core];
-        let t = &mut self.time[core];
-        let e = &mut t.engines[engine];
-        if e.running.is_some() || c.fault.is_some() {
+        let c = &self.cores.cores[core];
+        let e = &mut self.time[core].engines[engine];
+        if e.running.is_some() {
             return;
         }
-        let (Some(issued), Some(ready)) = (c.fifo[engine].front(), e.ready.front().copied()) else { return };
+        let Some(issued) = c.front(engine) else { return };
+        let mut ready = self.clock.edge(Cycles::new(issued.stamp + u64::from(self.cores.cfg.decode_cycles)));
+        let h = issued.command.header;
+        if ready <= now {
+            if !c.queue().semaphores.available(&h) || self.cores.target_absent(core, issued) {
+                return;
+            }
+            let cycle = self.clock.at_or_after(now).get();
+            let works = self.wake(core, engine, cycle);
+            ready = ready.max(self.clock.edge(Cycles::new(works)));
+        }
+        let e = &mut self.time[core].engines[engine];
         if ready > now {
             if !e.kicked {
                 e.kicked = true;
@@ -27,20 +38,29 @@ impl Cluster {
             }
             return;
         }
-        let h = issued.command.header;
-        if !c.semaphores.acquire(&h) {
+        self.start(now, core, engine, out);
+    }
+
+    /// Starts the command at the front of an engine's FIFO, which is ready.
+    fn start(&mut self, now: Time, core: usize, engine: usize, out: &mut impl Outside) {
+        let q = self.cores.cores[core].queue_mut();
+        let Some(h) = q.fifo[engine].front().map(|i| i.command.header) else { return };
+        if !q.semaphores.acquire(&h) {
             return;
         }
-        let reason = c.semaphores.reason(&h);
-        let issued = c.fifo[engine].pop_front().expect("a front was there");
-        c.busy[engine] = true;
-        e.ready.pop_front();
+        let reason = q.semaphores.reason(&h);
+        let issued = q.fifo[engine].pop_front().expect("a front was there");
+        self.cores.cores[core].busy[engine] = true;
+        let t = &mut self.time[core];
+        let e = &mut t.engines[engine];
         let cycle = self.clock.at_or_after(now).get();
+        let ready = self.clock.edge(Cycles::new(issued.stamp + u64::from(self.cores.cfg.decode_cycles)));
         // Until the command was dispatched: what of that time the sequencer waited for words, and the rest.
         let dispatched = self.clock.at_or_after(ready).get().min(cycle);
         let gap = dispatched.saturating_sub(e.meter.position());
         let starved = (t.meter.spent()[Cause::Command as usize] - e.fetch_seen).min(gap);
         e.fetch_seen = t.meter.spent()[Cause::Command as usize];
+        let woke = e.power.waking.take().map_or(cycle, |w| w.1);
         let mut waited = |to: u64, cause: Cause| {
             let from = e.meter.position();
             e.meter.until(to, cause);
@@ -49,7 +69,9 @@ impl Cluster {
         let waits = [
             waited(dispatched - starved, Cause::Idle),
             waited(dispatched, Cause::Command),
-            waited(cycle, reason),
+            waited(woke.min(cycle), reason),
+            waited(cycle, if woke < cycle { Cause::PowerWake } else { reason }),
+            (Cause::BankConflict, 0),
         ];
         if t.blocked == Some(Sequenced::FifoFull(engine)) {
             self.wake_sequencer(core, self.clock.edge(Cycles::new(cycle)), out);
@@ -63,47 +85,72 @@ impl Cluster {
         now: Time,
         cycle: u64,
         (core, engine): (usize, usize),
-        (issued, waits): (Issued, [(Cause, u64); 3]),
+        (issued, waits): (Issued, [(Cause, u64); WAITS]),
         out: &mut impl Outside,
     ) {
-        let width = u64::from(self.cores.cfg.dma_bytes_per_cycle);
-        let at = |n: u64| self.clock.edge(Cycles::new(cycle + n));
-        let done = NpuEvent::Done(u8::try_from(engine).expect("six engines"));
-        let (active, mut activity) = if let Body::Dma(d) = &issued.command.body {
-            let t = Transfer::new(&issued.command, d, issued.region, &self.cores.cfg);
-            let t = match t {
-                Ok(t) => t,
-                Err(f) => return self.fault(core, f, issued.index, out),
-            };
-            let beats = t.bytes().div_ceil(width);
-            if t.uses_memory() {
-                self.runs.clear();
-                let runs = &mut self.runs;
-                t.runs(|a, n| runs.push((a, n)));
-                let flow = FlowRequest {
-                    core,
-                    requester: Requester::Channel(u8::try_from(engine).expect("six engines")),
-                    runs: &self.runs,
-                    write: t.direction == Direction::Store,
-                    qos: d.qos,
-                    cap: self.channel_rate(),
-                };
-                out.start_flow(now, &flow);
-            } else {
-                out.schedule(at(self.timing.dma_setup_cycles + self.timing.hop_cycles + beats), core, done);
-            }
-            (beats, Activity { active_cycles: beats, ..Activity::of_transfer(&t) })
+        let begun = if issued.skip {
+            self.finish_at(cycle + 1, core, engine, out);
+            Ok((0, Activity::default()))
+        } else if let Body::Dma(d) = &issued.command.body {
+            self.begin_transfer((now, cycle), (core, engine), (&issued, d), out)
         } else {
-            let cost = match ops::cost(&issued.command, &self.cores.cfg) {
-                Ok(c) => c,
-                Err(f) => return self.fault(core, f, issued.index, out),
-            };
-            out.schedule(at(cost.cycles.max(1)), core, done);
-            (cost.active_cycles, Activity::of_cost(&cost))
+            ops::cost(&issued.command, &self.cores.cfg).map(|cost| {
+                self.finish_at(cycle + cost.cycles.max(1), core, engine, out);
+                (cost.active_cycles, Activity::of_cost(&cost))
+            })
         };
-        activity.add_command(&issued.command);
-        let running = Running { issued, start: cycle, start_time: now, active, activity, waits };
-        self.time[core].engines[engine].running = Some(running);
+        match begun {
+            Ok((active, mut activity)) => {
+                activity.add_command(&issued.command);
+                let running = Running { issued, start: cycle, start_time: now, active, activity, waits };
+                self.time[core].engines[engine].running = Some(running);
+            }
+            Err(f) => {
+                self.cores.cores[core].busy[engine] = false;
+                self.fault(now, core, (issued.queue as usize, f, issued.index, issued.at), out);
+            }
+        }
+    }
+
+    fn finish_at(&self, cycle: u64, core: usize, engine: usize, out: &mut impl Outside) {
+        let done = NpuEvent::Done(u8::try_from(engine).expect("six engines"));
+        out.schedule(self.clock.edge(Cycles::new(cycle)), core, done);
+    }
+
+    fn begin_transfer(
+        &mut self,
+        (now, cycle): (Time, u64),
+        (core, engine): (usize, usize),
+        (issued, d): (&Issued, &Dma),
+        out: &mut impl Outside,
+    ) -> Result<(u64, Activity), Fault> {
+        let width = u64::from(self.cores.cfg.dma_bytes_per_cycle);
+        let t = Transfer::new(&issued.command, d, issued.region, &self.cores.cfg)?;
+        let beats = t.bytes().div_ceil(width);
+        if t.uses_memory() {
+            self.runs.clear();
+            let runs = &mut self.runs;
+            t.runs(|a, n| runs.push((a, n)));
+            reachable(&self.runs, out)?;
+            self.port_begins(core, engine, cycle, beats);
+            let flow = FlowRequest {
+                core,
+                requester: Requester::Channel(u8::try_from(engine).expect("six engines")),
+                runs: &self.runs,
+                write: t.direction == Direction::Store,
+                qos: d.qos,
+                cap: self.channel_rate(),
+            };
+            out.start_flow(now, &flow);
+        } else {
+            self.finish_at(
+                cycle + self.timing.dma_setup_cycles + self.timing.hop_cycles + beats,
+                core,
+                engine,
+                out,
+            );
+        }
+        Ok((beats, Activity { active_cycles: beats, ..Activity::of_transfer(&t) }))
     }
 
     pub(super) fn done(&mut self, now: Time, core: usize, engine: usize, out: &mut impl Outside) {
@@ -124,7 +171,7 @@ impl Cluster {
             e.meter.until(cycle, Cause::Active);
             (r.start + rest, cycle)
         };
-        self.record(core, engine, &r, now, cycle, rest);
+        self.record(engine, &r, now, cycle, rest);
         let edge = |n: u64| self.clock.edge(Cycles::new(n));
         out.executed(
             core,
@@ -139,30 +186,77 @@ impl Cluster {
                 activity: &r.activity,
             },
         );
+        self.finish(now, (core, engine), &r, (cycle, rest), out);
+        self.try_start(now, core, engine, out);
+        if self.time[core].blocked == Some(Sequenced::Fence) {
+            self.wake_sequencer(core, self.clock.edge(Cycles::new(cycle)), out);
+        }
+        self.settle_around(now, core, &r.issued, out);
+    }
+
+    /// A command's function, record, interrupt and posts.
+    fn finish(
+        &mut self,
+        now: Time,
+        (core, engine): (usize, usize),
+        r: &Running,
+        (cycle, rest): (u64, u64),
+        out: &mut impl Outside,
+    ) {
+        let (issued, h) = (&r.issued, r.issued.command.header);
         let ids = self.ids.take();
         let performed = {
             let id = |p: u64| ids.as_ref().map_or(0, |s| s.id(p));
             let source: Option<ops::Ids> = if ids.is_some() { Some(&id) } else { None };
-            self.cores.perform(core, &r.issued, out, source)
+            self.cores.apply(core, issued, out, source)
         };
         self.ids = ids;
+        let place = (issued.queue as usize, issued.index, issued.at);
         if let Err(f) = performed {
-            return self.fault(core, f, r.issued.index, out);
+            return self.fault(now, core, (place.0, f, place.1, place.2), out);
         }
-        let h = r.issued.command.header;
+        if !self.cores.cores[core].current(issued) {
+            return;
+        }
+        if h.irq | h.prof | h.brk == 1 {
+            let waited = |cause| r.waits.iter().filter(|w| w.0 == cause).map(|w| w.1).sum::<u64>();
+            let stalls = [
+                waited(Cause::Operand),
+                waited(Cause::Dependency),
+                waited(Cause::Output),
+                waited(Cause::Imbalance),
+                rest,
+            ];
+            let c = &mut self.cores.cores[core];
+            if let Err(f) = c.retire(issued, out, (r.start, cycle), stalls) {
+                return self.fault(now, core, (place.0, f, place.1, place.2), out);
+            }
+            out.interrupt(core, c.interrupt());
+            if self.time[core].blocked == Some(Sequenced::Held) {
+                self.wake_sequencer(core, self.clock.edge(Cycles::new(cycle)), out);
+            }
+        }
         let cause = match engine {
             MX | VP => Cause::Dependency,
             _ if r.activity.memory_read > 0 => Cause::Operand,
             _ => Cause::Output,
         };
-        self.post(now, core, [(h.s0_id, h.s0_n), (h.s1_id, h.s1_n)], cause, out);
-        self.try_start(now, core, engine, out);
-        if self.time[core].blocked == Some(Sequenced::Fence) {
-            self.wake_sequencer(core, self.clock.edge(Cycles::new(cycle)), out);
+        self.post(now, core, place, &h, cause, out);
+    }
+
+    /// A command ended: queues that waited for that may change places, here and where it wrote to.
+    fn settle_around(&mut self, now: Time, core: usize, issued: &Issued, out: &mut impl Outside) {
+        let targets = crate::functional::targets(&issued.command);
+        for i in 0..self.time.len() {
+            let c = &self.cores.cores[i];
+            let unsettled = *c.phase() != Phase::Run || !c.queue().runnable();
+            if unsettled && (i == core || targets >> i & 1 == 1) {
+                self.settle(now, i, out);
+            }
         }
     }
 
-    fn record(&mut self, _core: usize, engine: usize, r: &Running, now: Time, cycle: u64, rest: u64) {
+    fn record(&mut self, engine: usize, r: &Running, now: Time, cycle: u64, rest: u64) {
         self.total.add(&r.activity);
         let key = OpKey { pass: r.issued.pass, mark: r.issued.mark, tag: r.issued.command.header.tag };
         let row = self.ops.row(key, r.start_time.get());
@@ -175,25 +269,28 @@ impl Cluster {
         }
     }
 
+    /// Makes the posts of a command (queue, index, address) with this header.
     pub(super) fn post(
         &mut self,
         now: Time,
         core: usize,
-        posts: [(u64, u64); 2],
+        (queue, index, at): (usize, u64, u64),
+        h: &Header,
         cause: Cause,
         out: &mut impl Outside,
     ) {
         let mut any = false;
-        for (id, n) in posts.into_iter().filter(|p| p.1 > 0) {
+        for (id, n) in [(h.s0_id, h.s0_n), (h.s1_id, h.s1_n)].into_iter().filter(|p| p.1 > 0) {
             any = true;
-            if let Err(f) = self.cores.cores[core].semaphores.post(id, n, cause) {
-                return self.fault(core, f, 0, out);
+            if let Err(f) = self.cores.cores[core].queues[queue].semaphores.post(id, n, cause) {
+                return self.fault(now, core, (queue, f, index, at), out);
             }
             if id >= CLUSTER_SEMAPHORES {
                 let at = self.clock.after(now, Cycles::new(self.timing.hop_cycles.max(1)));
-                let (id, n) = (u8::try_from(id).expect("6 bits"), u8::try_from(n).expect("4 bits"));
+                let byte = |v: u64| u8::try_from(v).expect("6 bits and 4");
+                let (queue, id, n) = (byte(queue as u64), byte(id), byte(n));
                 (0..self.time.len()).filter(|c| *c != core).for_each(|c| {
-                    out.schedule(at, c, NpuEvent::Post(id, n));
+                    out.schedule(at, c, NpuEvent::Post(queue, id, n));
                 });
             }
         }

@@ -16,8 +16,10 @@ pub enum NpuEvent {
     Kick(u8),
     /// An engine's command ends.
     Done(u8),
-    /// Another core's post arrives: semaphore, amount.
-    Post(u8, u8),
+    /// Another core's post arrives: queue, semaphore, amount.
+    Post(u8, u8, u8),
+    /// A queue's watchdog looks.
+    Watchdog(u8),
 }
 
 impl EventCode for NpuEvent {
@@ -26,7 +28,8 @@ impl EventCode for NpuEvent {
             Self::Sequence => 1,
             Self::Kick(e) => 0x100 | u64::from(e),
             Self::Done(e) => 0x200 | u64::from(e),
-            Self::Post(id, n) => 0x1_0000 | u64::from(id) << 8 | u64::from(n),
+            Self::Watchdog(q) => 0x400 | u64::from(q),
+            Self::Post(q, id, n) => 0x1_0000 | u64::from(q) << 24 | u64::from(id) << 8 | u64::from(n),
         }
     }
 }
@@ -38,6 +41,12 @@ pub enum Requester {
     Channel(u8),
     /// The sequencer's command fetch.
     Fetch,
+    /// What a control command of this queue reads.
+    Control(u8),
+    /// What the sequencer writes and nobody waits for.
+    Posted,
+    /// A context on its way to or from its save area.
+    Context,
 }
 
 /// A memory transfer an NPU core asks for.
@@ -84,11 +93,14 @@ pub struct Executed<'a> {
     pub active: u64,
     /// Other cycles of the command's own time, and their cause: before the active part on MX and VP, else after it.
     pub rest: (Cause, u64),
-    /// Cycles the engine waited before it, by cause.
-    pub waits: [(Cause, u64); 3],
+    /// Cycles the engine waited before it and in it, by cause.
+    pub waits: [(Cause, u64); WAITS],
     /// What it did.
     pub activity: &'a Activity,
 }
+
+/// Kinds of waiting an engine tells apart around a command.
+pub const WAITS: usize = 5;
 
 /// Constants of the control path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

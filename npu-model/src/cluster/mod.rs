@@ -13,14 +13,21 @@ mod accounts;
 mod dispatch;
 mod engines;
 mod interface;
+mod pmu;
+mod power;
+mod switching;
 
 use std::collections::VecDeque;
 
+use isa::npu::registers::QUEUES;
 use sim_kernel::{Clock, Cycles, Time};
 
 pub use self::interface::{
-    ClusterTiming, ENGINE_NAMES, Executed, FlowRequest, NpuEvent, Outside, Requester, SEQUENCER,
+    ClusterTiming, ENGINE_NAMES, Executed, FlowRequest, NpuEvent, Outside, Requester, SEQUENCER, WAITS,
 };
+use self::pmu::Port;
+pub use self::power::Gated;
+use self::power::Power;
 use crate::activity::{Activity, OpTable};
 use crate::config::NpuConfig;
 use crate::core::{ENGINES, Issued, Sequenced};
@@ -38,13 +45,12 @@ struct Running {
     start_time: Time,
     active: u64,
     activity: Activity,
-    /// Cycles the engine waited before it.
-    waits: [(Cause, u64); 3],
+    /// Cycles the engine waited before it and in it.
+    waits: [(Cause, u64); WAITS],
 }
 
 #[derive(Clone, Debug, Default)]
 struct EngineTime {
-    ready: VecDeque<Time>,
     /// A kick is under way.
     kicked: bool,
     running: Option<Running>,
@@ -52,6 +58,8 @@ struct EngineTime {
     executed: u64,
     /// Cycles the sequencer had waited for command words when this engine was last accounted for.
     fetch_seen: u64,
+    power: Power,
+    port: Port,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -67,6 +75,10 @@ struct CoreTime {
     blocks: [Option<u64>; 2],
     fetching: VecDeque<u64>,
     fetched_bytes: u64,
+    /// Cycle at which the move under way began, and the DMA channel that makes it.
+    moving: Option<(u64, usize)>,
+    /// Watchdogs whose event is under way.
+    watched: [bool; QUEUES],
 }
 
 /// The cluster in time.
@@ -126,30 +138,35 @@ impl Cluster {
         self.cores.cores.iter().all(crate::core::Core::quiescent)
     }
 
-    /// Reads a register; `None` where there is none.
-    #[must_use]
-    pub fn load(&self, core: usize, offset: u64) -> Option<u64> {
-        self.cores.cores.get(core)?.load(&self.cores.cfg, offset)
-    }
-
     /// Writes a register; false where there is none to write.
     pub fn store(&mut self, now: Time, core: usize, offset: u64, value: u64, out: &mut impl Outside) -> bool {
-        let cfg = self.cores.cfg.clone();
-        let Some(c) = self.cores.cores.get_mut(core) else { return false };
+        if self.cores.cores.len() <= core {
+            return false;
+        }
+        if let Some(done) = self.store_pmu(now, core, offset, value) {
+            return done;
+        }
+        let cycle = self.clock.at_or_after(now).get();
+        let c = &mut self.cores.cores[core];
         let before = c.has_work();
-        if !c.store(&cfg, offset, value) {
+        if !c.store(&self.cores.cfg, offset, value) {
             return false;
         }
         out.interrupt(core, c.interrupt());
-        if !before && c.has_work() {
+        let first = c.active();
+        self.settle(now, core, out);
+        let c = &mut self.cores.cores[core];
+        if !before && c.has_work() && c.active() == first && !c.holding() {
+            c.queue_mut().quiet_since = cycle;
             let at = self.clock.at_or_after(now) + Cycles::new(self.timing.doorbell_cycles);
             let t = &mut self.time[core];
-            t.woke = self.clock.at_or_after(now).get();
-            t.meter.until(t.woke, Cause::Idle);
+            t.woke = cycle;
+            t.meter.until(cycle, Cause::Idle);
             // A ring's lines may have changed since they were fetched.
             t.blocks = [None; 2];
             self.wake_sequencer(core, self.clock.edge(at), out);
         }
+        self.watch(core, out);
         true
     }
 
@@ -173,14 +190,18 @@ impl Cluster {
                 self.try_start(now, core, e as usize, out);
             }
             NpuEvent::Done(e) => self.done(now, core, e as usize, out),
-            NpuEvent::Post(id, n) => {
-                let posted =
-                    self.cores.cores[core].semaphores.post(u64::from(id), u64::from(n), Cause::Imbalance);
+            NpuEvent::Post(queue, id, n) => {
+                let q = &mut self.cores.cores[core].queues[queue as usize];
+                let posted = q.semaphores.post(u64::from(id), u64::from(n), Cause::Imbalance);
                 match posted {
                     Ok(()) => self.wake_all(now, core, out),
-                    Err(f) => self.fault(core, f, 0, out),
+                    Err(f) => {
+                        let (index, at) = (q.next_index(), q.next_at());
+                        self.fault(now, core, (queue as usize, f, index, at), out);
+                    }
                 }
             }
+            NpuEvent::Watchdog(queue) => self.watchdog(now, core, queue as usize, out),
         }
     }
 
@@ -190,7 +211,16 @@ impl Cluster {
             Requester::Channel(e) => {
                 // Setting the transfer up is charged here, so that flows always start in the present.
                 let cycles = Cycles::new(self.timing.dma_setup_cycles);
+                self.port_done(now, core, e as usize);
                 out.schedule(self.clock.after(now, cycles), core, NpuEvent::Done(e));
+            }
+            Requester::Posted => {}
+            Requester::Context => self.context_done(now, core, out),
+            Requester::Control(queue) => {
+                self.cores.cores[core].queues[queue as usize].arrive();
+                if let Some(Sequenced::Read(..)) = self.time[core].blocked {
+                    self.wake_sequencer(core, self.clock.edge(self.clock.at_or_after(now)), out);
+                }
             }
             Requester::Fetch => {
                 let t = &mut self.time[core];

@@ -1,28 +1,35 @@
-//! One NPU core without time: registers, sequencer state, engine queues, local memories.
+//! One NPU core without time: four queues, their sequencer, local memories.
 //!
 //! ```text
-//! ring ─► sequencer ─► FIFO ─► DMA channels 0..3 | MX | VP ─► scratchpad, accumulator, memory
-//!            └── SETR, CALL/RET, FENCE, SEM, IRQ ─► semaphores, completion ring
+//! rings, PIO ─► sequencer ─► FIFOs ─► DMA channels 0..3 | MX | VP ─► scratchpad, accumulator, memory
+//!                  └── control commands ─► semaphores, registers, loops, completion ring
 //! ```
-//! Models: in-order dispatch and execution, region registers, call stack, faults that stop the queue.
-//! Does not model: time (see `cluster`), several queues a core, preemption, predicates, profiles (NotInCap).
+//! Models: in-order dispatch and execution, queues of which one is active, preemption, control commands, faults that
+//! stop their queue, predicates, profiles, PMU events that need no clock.
+//! Does not model: time (see `cluster`).
 //! Source: `isa::npu`.
 
 mod control;
+pub mod dirty;
+mod memory_ops;
+mod queue;
 mod registers;
+mod switch;
 
-use std::collections::VecDeque;
+use isa::npu::registers as reg;
+use isa::npu::registers::{FaultCode, QUEUES};
+use isa::npu::{Body, Command, CtrlOp};
 
-use isa::npu::registers::FaultCode;
-use isa::npu::{Body, Command, CtrlOp, REGIONS, Word};
-
+use self::queue::Cursor;
+pub use self::queue::{Next, Queue, Stopped};
+pub use self::switch::{Move, Phase, Preemptions};
 use crate::config::NpuConfig;
 use crate::dma::{Region, Transfer};
 use crate::fault::Fault;
 use crate::local::Local;
 use crate::memory::Memory;
 use crate::ops;
-use crate::semaphores::Semaphores;
+use crate::pmu::Pmu;
 
 /// Engines of a core: DMA channels 0..=3, then MX and VP.
 pub const ENGINES: usize = 6;
@@ -33,32 +40,31 @@ pub const VP: usize = 5;
 /// Calls that may be open.
 const CALL_DEPTH: usize = 4;
 /// CTRL operations this NPU executes; CAP_CTRL reads from it.
-pub const CONTROL: &[CtrlOp] = &[
-    CtrlOp::Nop,
-    CtrlOp::Fence,
-    CtrlOp::Sem,
-    CtrlOp::Irq,
-    CtrlOp::PmuMark,
-    CtrlOp::Setr,
-    CtrlOp::Call,
-    CtrlOp::Ret,
-    CtrlOp::Trap,
-    CtrlOp::Stop,
-];
+pub const CONTROL: &[CtrlOp] = CtrlOp::ALL;
 
 /// A dispatched command.
 #[derive(Clone, Copy, Debug)]
 pub struct Issued {
-    /// The command.
+    /// The command, addresses generated.
     pub command: Command,
     /// Its number since reset.
     pub index: u64,
+    /// Where its first word was; all ones by PIO.
+    pub at: u64,
     /// Its region register, as read at dispatch.
     pub region: Region,
     /// Value of the last PMU_MARK.
     pub mark: u64,
-    /// Completion records written before its dispatch.
+    /// IRQ commands executed before its dispatch.
     pub pass: u64,
+    /// Its queue.
+    pub queue: u8,
+    /// Resets the queue had seen.
+    pub epoch: u32,
+    /// The predicate was 0: only waits and posts happen.
+    pub skip: bool,
+    /// Time stamp of its dispatch.
+    pub stamp: u64,
 }
 
 /// What the sequencer did, or why it cannot go on.
@@ -68,20 +74,33 @@ pub enum Sequenced {
     Idle,
     /// The FIFO of this engine is full.
     FifoFull(usize),
-    /// An acquire or a SEM wait is not satisfied.
+    /// An acquire, a SEM wait or a BARRIER is not satisfied.
     Semaphore,
     /// FENCE waits for engines.
     Fence,
+    /// The core is between two queues, or a debug stop waits for its command.
+    Held,
+    /// The command needs these bytes of memory read first: address, bytes.
+    Read(u64, u64),
+    /// WAITMEM looks again later.
+    Poll,
+    /// SAVE or RESTORE: what [`Core::phase`] says is to be moved.
+    Move,
     /// A command went to this engine's FIFO.
     Dispatched(usize),
     /// A control command was executed.
     Control(CtrlOp),
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Cursor {
-    Ring,
-    List { at: u64, end: u64 },
+/// What a sequenced command does beyond its core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Posts to other cores: mask, semaphore, amount.
+    pub remote: Option<(u64, u64, u64)>,
+    /// Bytes written to memory that nobody waits for: address, bytes.
+    pub written: Option<(u64, u64)>,
+    /// Engines whose power state changes: mask, mode.
+    pub power: Option<(u64, u64)>,
 }
 
 /// One core.
@@ -89,30 +108,24 @@ enum Cursor {
 pub struct Core {
     /// Number in the cluster.
     pub number: usize,
-    /// Scratchpad and accumulator.
+    /// Scratchpad, accumulator, tables.
     pub local: Local,
-    /// This core's semaphore copies.
-    pub semaphores: Semaphores,
-    /// Commands dispatched and not yet started.
-    pub fifo: [VecDeque<Issued>; ENGINES],
+    /// The queues.
+    pub queues: Vec<Queue>,
     /// Engines executing a command.
     pub busy: [bool; ENGINES],
-    /// The fault that stopped the queue, with the command's index.
-    pub fault: Option<(Fault, u64)>,
-    regions: [Region; REGIONS],
-    enabled: bool,
-    stopped: bool,
-    ring: (u64, u32),
-    head: u64,
-    tail: u64,
-    completion: (u64, u32),
-    completed: u64,
-    irq_stat: u64,
-    irq_enable: u64,
-    calls: Vec<Cursor>,
-    cursor: Cursor,
-    index: u64,
-    mark: u64,
+    /// What the last sequenced command does beyond the core.
+    pub effects: Effects,
+    /// Counters.
+    pub pmu: Pmu,
+    /// Which queue is active, and what happens on the way to the next.
+    active: usize,
+    phase: Phase,
+    /// A save or restore moved these bytes and cycles so far: (saved, restored, cycles).
+    moved: [u64; 3],
+    /// Times the core went from one queue to another, preemptions by level (1..=3).
+    switches: u64,
+    preempted: [u64; 3],
 }
 
 impl Core {
@@ -123,152 +136,196 @@ impl Core {
         Self {
             number,
             local: Local::new(bytes(cfg.scratchpad), bytes(cfg.accumulator)),
-            semaphores: Semaphores::default(),
-            fifo: Default::default(),
+            queues: (0..QUEUES).map(|_| Queue::new(cfg, 0)).collect(),
             busy: [false; ENGINES],
-            fault: None,
-            regions: [Region::default(); REGIONS],
-            enabled: false,
-            stopped: false,
-            ring: (0, 0),
-            head: 0,
-            tail: 0,
-            completion: (0, 0),
-            completed: 0,
-            irq_stat: 0,
-            irq_enable: 0,
-            calls: Vec::new(),
-            cursor: Cursor::Ring,
-            index: 0,
-            mark: 0,
+            effects: Effects::default(),
+            pmu: Pmu::default(),
+            active: 0,
+            phase: Phase::Run,
+            moved: [0; 3],
+            switches: 0,
+            preempted: [0; 3],
         }
+    }
+
+    /// Number of the active queue.
+    #[must_use]
+    pub const fn active(&self) -> usize {
+        self.active
+    }
+
+    /// The active queue.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queues[self.active]
+    }
+
+    /// The active queue.
+    pub fn queue_mut(&mut self) -> &mut Queue {
+        &mut self.queues[self.active]
     }
 
     /// Whether nothing is queued or running.
     #[must_use]
     pub fn quiescent(&self) -> bool {
-        !self.has_work() && self.fifo.iter().all(VecDeque::is_empty) && !self.busy.contains(&true)
+        !self.queues.iter().any(Queue::pending)
+            && !self.busy.contains(&true)
+            && !matches!(self.phase, Phase::Draining(_) | Phase::Moving(_))
     }
 
     /// Whether the sequencer has commands left.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.enabled
-            && !self.stopped
-            && self.fault.is_none()
-            && (matches!(self.cursor, Cursor::List { .. }) || self.head < self.tail)
+        self.queue().has_work()
     }
 
     /// The interrupt line's level.
     #[must_use]
-    pub const fn interrupt(&self) -> bool {
-        self.irq_stat & self.irq_enable != 0
+    pub fn interrupt(&self) -> bool {
+        self.queues.iter().any(|q| q.irq_stat & q.irq_enable != 0)
     }
 
-    /// Stops the queue with a fault.
-    pub fn raise(&mut self, fault: Fault, index: u64) {
-        if self.fault.is_none() {
-            self.fault = Some((fault, index));
-            self.irq_stat |= 2;
-        }
-    }
-
-    /// Address of the next command word, if there is one to fetch.
+    /// The first queue that faulted: its number and why.
     #[must_use]
-    pub fn next_address(&self) -> Option<u64> {
-        if !self.has_work() {
+    pub fn fault(&self) -> Option<(usize, Stopped)> {
+        self.queues.iter().enumerate().find_map(|(i, q)| Some((i, q.fault?)))
+    }
+
+    /// Commands sequenced since reset, over all queues.
+    #[must_use]
+    pub fn sequenced(&self) -> u64 {
+        self.queues.iter().map(|q| q.index).sum()
+    }
+
+    /// The front of an engine's FIFO, if the active queue may start it now.
+    #[must_use]
+    pub fn front(&self, engine: usize) -> Option<&Issued> {
+        let q = self.queue();
+        if self.holding() || !q.alive() || q.held {
             return None;
         }
-        Some(match self.cursor {
-            Cursor::Ring => self.ring_address(self.head),
-            Cursor::List { at, .. } => at,
-        })
+        q.fifo[engine].front()
     }
 
-    /// Number since reset of the next command.
-    #[must_use]
-    pub const fn next_index(&self) -> u64 {
-        self.index
-    }
-
-    const fn ring_address(&self, entry: u64) -> u64 {
-        self.ring.0 + (entry & ((1 << self.ring.1) - 1)) * 32
-    }
-
-    /// Fetches, decodes and dispatches (or executes) one command.
+    /// Fetches, decodes and dispatches (or executes) one command of the active queue.
     ///
-    /// `stamp` is the time stamp a completion record gets.
+    /// `stamp` is the time stamp records get.
     ///
     /// # Errors
-    /// The fault; the caller raises it.
+    /// The fault; the caller raises it. The queue stands where it stood.
     pub fn sequence(
         &mut self,
         cfg: &NpuConfig,
         memory: &mut dyn Memory,
         stamp: u64,
     ) -> Result<Sequenced, Fault> {
-        let Some(address) = self.next_address() else { return Ok(Sequenced::Idle) };
-        let (command, words) = self.decode(address, memory)?;
-        let flags = &command.header;
-        if flags.pre | flags.irq | flags.prof | flags.pred | flags.brk != 0 {
-            return Err(Fault::not_in_cap(0, "header flags pre, irq, prof, pred, brk"));
+        self.effects = Effects::default();
+        if self.holding() {
+            return Ok(Sequenced::Held);
         }
-        let outcome = match &command.body {
-            Body::Ctrl(c) => self.control(&command, c, memory, stamp, words)?,
-            body => {
-                let (engine, region) = match body {
-                    Body::Dma(d) => ((d.ch & 3) as usize, self.regions[(d.region & 15) as usize]),
-                    Body::Gemm(_) => (MX, Region::default()),
-                    _ => (VP, Region::default()),
-                };
-                if self.fifo[engine].len() >= cfg.fifo_depth as usize {
-                    return Ok(Sequenced::FifoFull(engine));
-                }
-                match body {
-                    Body::Dma(d) => drop(Transfer::new(&command, d, region, cfg)?),
-                    _ => ops::check(&command, cfg)?,
-                }
-                let issued =
-                    Issued { command, index: self.index, region, mark: self.mark, pass: self.completed };
-                self.fifo[engine].push_back(issued);
-                self.advance(words);
-                Sequenced::Dispatched(engine)
+        let q = self.queue();
+        if q.held || q.next().is_none() {
+            return Ok(Sequenced::Idle);
+        }
+        if q.breaking.is_some() {
+            return Ok(Sequenced::Held);
+        }
+        let Some((command, words)) = q.decode(memory)? else { return Ok(Sequenced::Idle) };
+        if matches!(command.body, Body::Ctrl(_)) {
+            let before = (q.head, q.cursor, q.index, q.pio.clone(), q.semaphores.clone());
+            let outcome = self.control(cfg, &command, memory, stamp, words);
+            if outcome.is_err() {
+                let q = self.queue_mut();
+                (q.head, q.cursor, q.index, q.pio, q.semaphores) = before;
             }
+            return outcome;
+        }
+        let skip = command.header.pred == 1 && !q.predicate;
+        let command = q.resolve(command)?;
+        let (engine, region) = match &command.body {
+            Body::Dma(d) => ((d.ch & 3) as usize, q.regions[(d.region & 15) as usize]),
+            Body::Gemm(_) => (MX, Region::default()),
+            _ => (VP, Region::default()),
         };
-        Ok(outcome)
+        if q.fifo[engine].len() >= cfg.fifo_depth as usize {
+            return Ok(Sequenced::FifoFull(engine));
+        }
+        match &command.body {
+            Body::Dma(d) => drop(Transfer::new(&command, d, region, cfg)?),
+            _ => ops::check(&command, cfg)?,
+        }
+        let issued = Issued {
+            command,
+            index: q.index,
+            at: q.next_at(),
+            region,
+            mark: q.mark,
+            pass: q.passes,
+            queue: u8::try_from(self.active).expect("four queues"),
+            epoch: q.epoch,
+            skip,
+            stamp,
+        };
+        let q = self.queue_mut();
+        q.fifo[engine].push_back(issued);
+        q.advance(words);
+        if command.header.brk == 1 {
+            q.breaking = Some(issued.index);
+        }
+        if command.header.pre == 1 {
+            self.switch_point(false);
+        }
+        Ok(Sequenced::Dispatched(engine))
     }
 
-    fn decode(&self, address: u64, memory: &mut dyn Memory) -> Result<(Command, u64), Fault> {
-        let mut fetch = |at: u64| {
-            let mut bytes = [0; 32];
-            memory.read(at, &mut bytes).map_err(|e| Fault::new(FaultCode::Bus, e.0, "a command fetch"))?;
-            Ok::<Word, Fault>(Word::from_bytes(&bytes))
-        };
-        let bad = |_| Fault::new(FaultCode::BadCommand, address, "the words are no command");
-        let first = fetch(address)?;
-        let length = Command::length(&first).map_err(bad)?;
-        let mut words = [first, Word::default()];
-        if length == 2 {
-            let next = match self.cursor {
-                Cursor::Ring if self.head + 1 >= self.tail => {
-                    return Err(Fault::new(FaultCode::BadCommand, address, "the ring ends inside a command"));
-                }
-                Cursor::Ring => self.ring_address(self.head + 1),
-                Cursor::List { at, end } if at + 64 > end => {
-                    return Err(Fault::new(FaultCode::RegionLimit, at, "a list leaves its region"));
-                }
-                Cursor::List { at, .. } => at + 32,
-            };
-            words[1] = fetch(next)?;
+    /// What a command does when it ends, beside its posts: interrupt, profile record, debug stop.
+    ///
+    /// `span` is when it started and ended; `stalls` its waits in the order of the record.
+    ///
+    /// # Errors
+    /// If the completion ring does not answer.
+    pub fn retire(
+        &mut self,
+        issued: &Issued,
+        memory: &mut dyn Memory,
+        span: (u64, u64),
+        stalls: [u64; 5],
+    ) -> Result<(), Fault> {
+        let h = issued.command.header;
+        let q = &mut self.queues[issued.queue as usize];
+        if q.epoch != issued.epoch {
+            return Ok(());
         }
-        Command::decode(if length == 2 { &words } else { &words[..1] }).map(|c| (c, length)).map_err(bad)
+        if h.prof == 1 {
+            q.profile(issued, memory, span, stalls)?;
+        }
+        if h.irq == 1 {
+            q.complete(issued.index, h.tag, memory, span.1)?;
+        }
+        if q.breaking == Some(issued.index) {
+            q.breaking = None;
+            q.frozen = true;
+            q.irq_stat |= reg::irq::DEBUG;
+        }
+        Ok(())
     }
 
-    fn advance(&mut self, words: u64) {
-        self.index += 1;
-        match &mut self.cursor {
-            Cursor::Ring => self.head += words,
-            Cursor::List { at, .. } => *at += words * 32,
-        }
+    /// Whether a command still belongs to its queue: it was not reset since.
+    #[must_use]
+    pub fn current(&self, issued: &Issued) -> bool {
+        self.queues[issued.queue as usize].epoch == issued.epoch
+    }
+
+    fn engine_occupied(&self, engine: usize) -> bool {
+        self.busy[engine] || !self.queue().fifo[engine].is_empty()
+    }
+
+    /// The watchdog's fault if a queue ran longer than allowed: by cycles, or by commands where there is no time.
+    #[must_use]
+    pub fn watchdog(&self, cycle: Option<u64>) -> Option<Fault> {
+        let q = self.queue();
+        let quiet = cycle.map_or(q.quiet_commands, |c| c.saturating_sub(q.quiet_since));
+        let late = q.watchdog > 0 && q.pending() && !q.held && quiet > q.watchdog;
+        late.then(|| Fault::new(FaultCode::Watchdog, quiet, "the queue ran too long without a record"))
     }
 }
