@@ -269,3 +269,15 @@ layout!(
     alpha: 20 "where the fp32 rescale vector goes, granules",
     cap: 32 "fp32 soft cap, 0 = none",
 });
+
+layout!(
+    /// Extension 0x03, last: address generation inside a hardware loop. Adds are signed, in two's complement.
+    Agu, 0, 256, reserved 106 {
+    type_: 8 "0x03",
+    lp: 2 "loop, by the id its LOOP has",
+    ia: 32 "added to a, x or saddr each trip, granules",
+    ib: 32 "to b or y",
+    ic: 32 "to c or d",
+    im: 40 "to moff, bytes",
+    areg: 4 "of LOOP: the scalar register that holds the number of trips",
+});

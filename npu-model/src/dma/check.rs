@@ -247,6 +247,15 @@ impl Transfer {
         Ok(t)
     }
 
+    /// Parts of a destination's scratchpad that the transfer may write: (address, bytes).
+    pub fn written(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let side = if self.direction == Direction::Copy { Side::Far } else { Side::Own };
+        let to = self.reach(self.destination());
+        let rows = (self.direction != Direction::Store).then(|| (to.at, to.span(self.last(side))));
+        let table = self.coding.table(self.direction, self.plain.0, self.plain.1 * self.plain.2);
+        rows.into_iter().chain(table.filter(|t| t.written).map(|t| (t.at, t.bytes)))
+    }
+
     /// A side's rows as far as they are written.
     fn reach(&self, grid: &Grid) -> Grid {
         if self.pad && core::ptr::eq(grid, self.destination()) { grid.padded() } else { *grid }

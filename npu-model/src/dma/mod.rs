@@ -21,15 +21,17 @@ mod coding;
 mod grid;
 mod lists;
 mod reduce;
+mod ring;
 mod traffic;
 
 use std::collections::BTreeMap;
 
-use isa::npu::dma::{Reduction, Transform};
+use isa::npu::dma::{Addressing, Codec, Reduction, Transform};
 use isa::npu::registers::FaultCode;
 
 pub use grid::Grid;
 pub use lists::Found;
+pub use ring::Ring;
 pub use traffic::{Phase, Traffic};
 
 use crate::fault::Fault;
@@ -142,6 +144,16 @@ impl Transfer {
     pub fn destinations(&self) -> u64 {
         u64::from(self.cores.count_ones()).max(1)
     }
+}
+
+/// What CAP_MOVES reads: every code of the tables executes.
+#[must_use]
+pub fn caps() -> u64 {
+    let bits = |n: usize| (1u64 << n) - 1;
+    bits(Codec::ALL.len())
+        | bits(Transform::ALL.len()) << 16
+        | bits(Addressing::ALL.len()) << 20
+        | bits(Reduction::ALL.len()) << 24
 }
 
 fn bus(e: BusFault) -> Fault {

@@ -24,6 +24,8 @@ pub struct Traffic {
     pub spm_write: u64,
     /// Bytes that crossed the fabric, times destinations.
     pub fabric: u64,
+    /// Bytes that left the core for others, counted once.
+    pub crossing: u64,
     /// Bytes the channel moved: those of memory, or of scratchpads where no memory takes part.
     pub moved: u64,
     /// Cycles the channel is busy at its full width.
@@ -162,6 +164,9 @@ impl Transfer {
                 t.fabric = plain * n;
             }
             Direction::Fill => t.spm_write = own,
+        }
+        if matches!(self.direction, Direction::Load | Direction::Copy) {
+            t.crossing = plain + padding;
         }
         let memory = t.memory_read + t.memory_written;
         t.moved = if self.uses_memory() { memory } else { own };

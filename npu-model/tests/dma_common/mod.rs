@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use isa::npu::registers as reg;
 use npu_model::{
-    Activity, BusFault, Cluster, ClusterTiming, Content, Cores, Executed, Fault, FlowRequest, IdSource,
-    Memory, NpuConfig, NpuEvent, Outside, Requester, Stuck, ops,
+    Activity, BusFault, Cause, Cluster, ClusterTiming, Content, Cores, Executed, Fault, FlowRequest,
+    IdSource, Memory, NpuConfig, NpuEvent, Outside, Requester, Stuck, ops,
 };
 use sim_kernel::{Bytes, Hertz, Stream, Time};
 
@@ -202,6 +202,25 @@ pub fn functional(world: &World, lists: &[&str]) -> Result<World, Fault> {
     Ok(World { spm: cores.cores.into_iter().map(|c| c.local.spm).collect(), memory })
 }
 
+/// A command that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub core: usize,
+    pub engine: usize,
+    pub index: u64,
+    pub active: u64,
+    /// Cycles of its own time that were not active, by cause.
+    pub waits: Vec<(Cause, u64)>,
+    pub total: u64,
+    pub activity: Activity,
+}
+
+impl Ended {
+    pub fn waited(&self, cause: Cause) -> u64 {
+        self.waits.iter().filter(|w| w.0 == cause).map(|w| w.1).sum()
+    }
+}
+
 /// One flow memory was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -211,6 +230,7 @@ pub struct Asked {
     pub write: bool,
     pub qos: u64,
     pub slc: u64,
+    pub tag: u64,
     pub cap: u64,
 }
 
@@ -232,7 +252,7 @@ pub struct Chip {
     sequence: u64,
     rate: u64,
     pub asked: Vec<Asked>,
-    pub executed: Vec<(usize, Activity)>,
+    pub executed: Vec<Ended>,
 }
 
 impl Memory for Chip {
@@ -264,6 +284,7 @@ impl Outside for Chip {
             write: flow.write,
             qos: flow.qos,
             slc: flow.slc,
+            tag: flow.tag,
             cap: flow.cap,
         };
         let fs = u128::from(asked.bytes()) * 1_000_000_000_000_000 / u128::from(flow.cap.min(self.rate));
@@ -274,8 +295,18 @@ impl Outside for Chip {
 
     fn interrupt(&mut self, _core: usize, _level: bool) {}
 
-    fn executed(&mut self, core: usize, _engine: usize, what: &Executed<'_>) {
-        self.executed.push((core, *what.activity));
+    fn executed(&mut self, core: usize, engine: usize, what: &Executed<'_>) {
+        let mut own = what.waits[5..].to_vec();
+        own.push(what.rest);
+        self.executed.push(Ended {
+            core,
+            engine,
+            index: what.issued.index,
+            active: what.active,
+            waits: own,
+            total: what.active + what.rest.1 + what.waits[5..].iter().map(|w| w.1).sum::<u64>(),
+            activity: *what.activity,
+        });
     }
 }
 
@@ -284,7 +315,7 @@ pub struct Timed {
     pub world: World,
     pub cluster: Cluster,
     pub asked: Vec<Asked>,
-    pub executed: Vec<(usize, Activity)>,
+    pub executed: Vec<Ended>,
     pub end: Time,
 }
 
@@ -298,8 +329,19 @@ impl Timed {
 
 /// Runs command lists, one a core, in time. `rate` bounds every flow, in bytes a second.
 pub fn timed(world: &World, lists: &[&str], shape_only: bool, rate: u64) -> Result<Timed, Fault> {
+    timed_on(config(), world, lists, shape_only, rate)
+}
+
+/// The same on another configuration.
+pub fn timed_on(
+    cfg: NpuConfig,
+    world: &World,
+    lists: &[&str],
+    shape_only: bool,
+    rate: u64,
+) -> Result<Timed, Fault> {
     let ids = shape_only.then(|| IdSource::new(1, 100, Vec::new()));
-    let mut cluster = Cluster::new(config(), timing(), ids);
+    let mut cluster = Cluster::new(cfg, timing(), ids);
     let mut chip = Chip {
         memory: world.memory.clone(),
         queue: BTreeMap::new(),
@@ -324,7 +366,7 @@ pub fn timed(world: &World, lists: &[&str], shape_only: bool, rate: u64) -> Resu
             Event::Flow(core, r) => cluster.flow_done(now, core, r, &mut chip),
         }
     }
-    if let Some((f, _)) = cluster.cores.cores.iter().find_map(|c| c.fault) {
+    if let Some((f, _)) = cluster.cores.cores.iter().find_map(|c| c.fault().map(|f| (f.1.fault, 0))) {
         return Err(f);
     }
     assert!(cluster.quiescent(), "the lists did not end: {:?}", cluster.cores.waits());
