@@ -77,6 +77,8 @@ struct CoreTime {
     fetched_bytes: u64,
     /// Cycle at which the move under way began, and the DMA channel that makes it.
     moving: Option<(u64, usize)>,
+    /// Queues whose control command reads memory.
+    reading: [bool; QUEUES],
     /// Watchdogs whose event is under way.
     watched: [bool; QUEUES],
 }
@@ -217,6 +219,7 @@ impl Cluster {
             Requester::Posted => {}
             Requester::Context => self.context_done(now, core, out),
             Requester::Control(queue) => {
+                self.time[core].reading[queue as usize] = false;
                 self.cores.cores[core].queues[queue as usize].arrive();
                 if let Some(Sequenced::Read(..)) = self.time[core].blocked {
                     self.wake_sequencer(core, self.clock.edge(self.clock.at_or_after(now)), out);
