@@ -69,8 +69,7 @@ fn every_engine_takes_generated_addresses() {
     let source = bytes(1);
     let value = |i: usize| i64::from(i8::from_le_bytes([source[i]]));
     for (tile, row, col) in [(0, 0, 0), (1, 1, 3), (2, 1, 7), (2, 0, 5)] {
-        let expected: i64 =
-            (0..8).map(|k| value(row * 8 + k) * value(64 + 32 * tile + k * 8 + col)).sum();
+        let expected: i64 = (0..8).map(|k| value(row * 8 + k) * value(64 + 32 * tile + k * 8 + col)).sum();
         let at = DATA + 0x1000 + (tile * 64 + row * 32 + col * 4) as u64;
         let word = u32::try_from(t.chip.ram.word(at & !7) >> (8 * (at & 7)) & 0xFFFF_FFFF).unwrap();
         assert_eq!(f32::from_bits(word), expected as f32, "tile {tile} row {row} column {col}");
@@ -128,8 +127,9 @@ fn scalar_registers_and_predicates_count() {
 
 #[test]
 fn tables_are_loaded() {
-    let setup =
-        Setup::default().ring(1, 0, "ctrl.lutld id=5 region=1 moff=0x200").data(0x200, &[bytes(1), bytes(2)].concat());
+    let setup = Setup::default()
+        .ring(1, 0, "ctrl.lutld id=5 region=1 moff=0x200")
+        .data(0x200, &[bytes(1), bytes(2)].concat());
     let (u, t) = both(&setup);
     let all = [bytes(1), bytes(2)].concat();
     for local in [&u.cores.cores[1].local, &t.cluster.cores.cores[1].local] {
@@ -150,7 +150,11 @@ fn cores_wait_for_memory_and_write_it() {
     let (u, t) = both(&waiting);
     assert_eq!(u.load(0, reg::FAULT), FaultCode::Timeout.code());
     assert!(t.now > Time::from_ns(3000) && t.now < Time::from_ns(5000), "3 us, then the fault: {:?}", t.now);
-    let met = Setup::default().ring(0, 0, "ctrl.waitmem region=1 moff=0 mode=1 imm=1\nctrl.waitmem region=1 moff=0 imm=0");
+    let met = Setup::default().ring(
+        0,
+        0,
+        "ctrl.waitmem region=1 moff=0 mode=1 imm=1\nctrl.waitmem region=1 moff=0 imm=0",
+    );
     assert!(both(&met).1.cluster.quiescent());
 }
 
@@ -177,9 +181,11 @@ fn barriers_hold_until_all_have_come() {
 
 #[test]
 fn semaphores_are_posted_to_chosen_cores() {
-    let setup = Setup::default()
-        .ring(0, 0, "ctrl.sem mode=1 cmask=2 id=50 cnt=3")
-        .ring(1, 0, "ctrl.sem mode=2 id=50 cnt=3");
+    let setup = Setup::default().ring(0, 0, "ctrl.sem mode=1 cmask=2 id=50 cnt=3").ring(
+        1,
+        0,
+        "ctrl.sem mode=2 id=50 cnt=3",
+    );
     let (u, t) = both(&setup);
     assert_eq!((u.load(0, reg::SEM0 + 400), u.load(1, reg::SEM0 + 400)), (0, 3));
     assert_eq!((t.load(0, reg::SEM0 + 400), t.load(1, reg::SEM0 + 400)), (0, 3));
@@ -188,7 +194,8 @@ fn semaphores_are_posted_to_chosen_cores() {
 #[test]
 fn counters_are_written_to_memory() {
     use isa::npu::pmu::PmuEvent;
-    let ring = format!("dma region=1 n0=63\n{OUT}\nctrl.fence emask=63\nctrl.pmu_rd region=1 moff=0x400 imm=13");
+    let ring =
+        format!("dma region=1 n0=63\n{OUT}\nctrl.fence emask=63\nctrl.pmu_rd region=1 moff=0x400 imm=13");
     let mut setup = Setup::default().ring(0, 0, &ring);
     let commands = PmuEvent::Commands.code();
     for (i, select) in [commands, 0, commands | 6 << 8, PmuEvent::PortBeats.code()].iter().enumerate() {
@@ -196,7 +203,11 @@ fn counters_are_written_to_memory() {
     }
     let mut u = Untimed::new(&setup, 1);
     u.run().unwrap();
-    assert_eq!([0, 8].map(|o| u.ram.word(DATA + 0x400 + o)), [1, 3], "one load, three commands before PMU_RD");
+    assert_eq!(
+        [0, 8].map(|o| u.ram.word(DATA + 0x400 + o)),
+        [1, 3],
+        "one load, three commands before PMU_RD"
+    );
     let mut t = Timed::new(&setup);
     t.run();
     assert_eq!([0, 8, 16].map(|o| t.chip.ram.word(DATA + 0x400 + o)), [1, 3, 32]);
@@ -213,7 +224,10 @@ fn every_pmu_event_reads() {
     assert!(total > 0);
     for event in PmuEvent::ALL {
         for unit in 0..UNITS {
-            assert!(t.cluster.store(t.now, 0, reg::PMU_SEL0, event.code() | unit << 8, &mut t.chip), "{event:?}");
+            assert!(
+                t.cluster.store(t.now, 0, reg::PMU_SEL0, event.code() | unit << 8, &mut t.chip),
+                "{event:?}"
+            );
             assert_eq!(t.load(0, reg::PMU0), 0, "{event:?} starts at 0");
         }
     }
@@ -258,7 +272,11 @@ fn contexts_are_saved_and_restored_by_command() {
     assert!(t.load(0, reg::SAVE_CYCLES) > 2 * 5632 / 32);
     let p = t.cluster.preemptions();
     assert_eq!((p.saved_bytes, p.restored_bytes, p.switches), (5632, 5632, 0));
-    let never = Setup::default().ring(0, 0, &format!("ctrl.setr id=2 imm={area} moff=0x20000\nctrl.restore region=2"));
+    let never = Setup::default().ring(
+        0,
+        0,
+        &format!("ctrl.setr id=2 imm={area} moff=0x20000\nctrl.restore region=2"),
+    );
     assert_eq!(both(&never).0.load(0, reg::FAULT), FaultCode::BadOperand.code());
 }
 
@@ -278,7 +296,8 @@ fn gated_engines_wake_for_work() {
 
 #[test]
 fn hints_reach_the_firmware() {
-    let (u, t) = both(&Setup::default().ring(0, 0, "ctrl.dvfs cnt=3 mode=2").register(0, reg::IRQ_EN, irq::DVFS));
+    let (u, t) =
+        both(&Setup::default().ring(0, 0, "ctrl.dvfs cnt=3 mode=2").register(0, reg::IRQ_EN, irq::DVFS));
     for value in [u.load(0, reg::DVFS), t.load(0, reg::DVFS)] {
         assert_eq!(value, 1 << 32 | 2 << 16 | 3);
     }
@@ -287,7 +306,8 @@ fn hints_reach_the_firmware() {
 
 #[test]
 fn profiles_interrupts_and_debug_stops() {
-    let ring = "dma region=1 n0=255 prof=1 tag=9\ndma dir=3 n0=0 irq=1 tag=8 brk=1\ndma dir=3 n0=0 tag=7 irq=1";
+    let ring =
+        "dma region=1 n0=255 prof=1 tag=9\ndma dir=3 n0=0 irq=1 tag=8 brk=1\ndma dir=3 n0=0 tag=7 irq=1";
     let mut t = Timed::new(&Setup::default().ring(0, 0, ring));
     t.run();
     assert_eq!(t.load(0, reg::QSTAT), state::FROZEN);
@@ -314,7 +334,10 @@ fn profiles_interrupts_and_debug_stops() {
 
 #[test]
 fn commands_come_by_pio() {
-    let words = isa::npu::text::assemble("ctrl.wrmem region=1 moff=0 imm=3\ndma dir=3 n0=0 s0_id=1 s0_n=1 | agu lp=0").unwrap();
+    let words = isa::npu::text::assemble(
+        "ctrl.wrmem region=1 moff=0 imm=3\ndma dir=3 n0=0 s0_id=1 s0_n=1 | agu lp=0",
+    )
+    .unwrap();
     let mut setup = Setup::default().ring(0, 1, "");
     for word in &words[..1] {
         for (i, lane) in (0..).zip(word.0) {

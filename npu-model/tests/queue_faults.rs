@@ -53,7 +53,8 @@ fn reachable() -> Vec<(FaultCode, &'static str, &'static str, u64)> {
 #[test]
 fn faults_stop_their_queue_with_index_and_address_and_others_go_on() {
     for (code, text, list, index) in reachable() {
-        let other = "ctrl.wrmem region=1 moff=0x1000 imm=0x77\ndma dir=3 n0=15\nctrl.fence emask=63\nctrl.irq";
+        let other =
+            "ctrl.wrmem region=1 moff=0x1000 imm=0x77\ndma dir=3 n0=15\nctrl.fence emask=63\nctrl.irq";
         let setup = Setup::default().ring(0, 0, text).list(0, list).ring(0, 2, other).ring(1, 0, other);
         let (u, t) = both(&setup);
         let page = |q: u64, r: u64| q * QUEUE_STRIDE + r;
@@ -257,7 +258,13 @@ fn random_words_do_no_harm_in_time() {
             }
             t.chip.ram.put(ring(0, 0) + 32 * i, &word.to_bytes());
         }
-        for (r, v) in [(reg::QBASE, ring(0, 0)), (reg::QSIZE, 7), (reg::CBASE, DATA), (reg::QCTRL, 1), (reg::QTAIL, length)] {
+        for (r, v) in [
+            (reg::QBASE, ring(0, 0)),
+            (reg::QSIZE, 7),
+            (reg::CBASE, DATA),
+            (reg::QCTRL, 1),
+            (reg::QTAIL, length),
+        ] {
             t.store(0, r, v);
         }
         t.run();

@@ -314,7 +314,11 @@ impl Timed {
         assert!(!self.run_until(Time::new(u64::MAX)));
         for (core, name, meter) in self.cluster.meters(self.now) {
             let cycles = self.cluster.clock().at_or_after(self.now).get();
-            assert!(meter.total() >= cycles, "npu{core} {name}: {} of {cycles} cycles have a cause", meter.total());
+            assert!(
+                meter.total() >= cycles,
+                "npu{core} {name}: {} of {cycles} cycles have a cause",
+                meter.total()
+            );
         }
     }
 }
