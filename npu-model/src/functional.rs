@@ -155,7 +155,7 @@ impl Cores {
     /// Lets units take turns in a random order; false when nothing can happen any more.
     ///
     /// Some units pause for many rounds, so that the others run as far ahead of them as semaphores let them.
-    pub fn step(&mut self, memory: &mut dyn Memory, ids: Option<Ids>, order: &mut Stream) -> bool {
+    fn step(&mut self, memory: &mut dyn Memory, ids: Option<Ids>, order: &mut Stream) -> bool {
         let mut pause = vec![0u64; self.cores.len() * (ENGINES + 1)];
         for _ in 0..64 {
             let mut progress = false;
@@ -183,8 +183,8 @@ impl Cores {
         true
     }
 
-    /// Every unit once.
-    fn round(&mut self, memory: &mut dyn Memory, ids: Option<Ids>) -> bool {
+    /// Every unit once; false if none could run.
+    pub fn round(&mut self, memory: &mut dyn Memory, ids: Option<Ids>) -> bool {
         let mut progress = false;
         for core in 0..self.cores.len() {
             for unit in (0..=ENGINES).rev() {
@@ -264,11 +264,11 @@ impl Cores {
             Ok(outcome) => {
                 if let Some((mask, id, n)) = effects.remote {
                     for i in (0..self.cores.len()).filter(|i| mask >> i & 1 == 1) {
-                        self.post_one(i, queue, id, n, index);
+                        self.post_one(i, queue, id, n, None);
                     }
                 }
                 if let (Sequenced::Control(_), Some(h)) = (outcome, header) {
-                    self.post(core, queue, &h, index);
+                    self.post(core, queue, &h, (index, at));
                 }
                 effects.remote.is_some()
                     || matches!(outcome, Sequenced::Control(_) | Sequenced::Dispatched(_) | Sequenced::Move)
@@ -296,28 +296,30 @@ impl Cores {
         c.pmu.commands[engine] += 1;
         let ended = applied.and_then(|()| c.retire(&issued, memory, (0, 0), [0; 5]));
         match ended {
-            Ok(()) => self.post(core, queue, &h, issued.index),
+            Ok(()) => self.post(core, queue, &h, (issued.index, issued.at)),
             Err(f) => c.queues[queue].raise(f, issued.index, issued.at),
         }
         true
     }
 
-    fn post(&mut self, core: usize, queue: usize, h: &Header, index: u64) {
+    fn post(&mut self, core: usize, queue: usize, h: &Header, place: (u64, u64)) {
         for (id, n) in [(h.s0_id, h.s0_n), (h.s1_id, h.s1_n)] {
             if n == 0 {
                 continue;
             }
             let to = if id >= isa::npu::CLUSTER_SEMAPHORES { 0..self.cores.len() } else { core..core + 1 };
             for i in to {
-                self.post_one(i, queue, id, n, index);
+                self.post_one(i, queue, id, n, (i == core).then_some(place));
             }
         }
     }
 
-    fn post_one(&mut self, core: usize, queue: usize, id: u64, n: u64, index: u64) {
+    /// `place` is the command (index, address) that posts, if it is the queue's own.
+    fn post_one(&mut self, core: usize, queue: usize, id: u64, n: u64, place: Option<(u64, u64)>) {
         let q = &mut self.cores[core].queues[queue];
         if let Err(f) = q.semaphores.post(id, n, Cause::Dependency) {
-            q.raise(f, index, q.next_at());
+            let (index, at) = place.unwrap_or((q.next_index(), q.next_at()));
+            q.raise(f, index, at);
         }
     }
 

@@ -116,7 +116,12 @@ impl Cluster {
         loop {
             let c = &self.cores.cores[core];
             let (queue, index, at) = (c.active(), c.queue().next_index(), c.queue().next_at());
-            let Some(next) = c.queue().next() else { return };
+            let Some(next) = c.queue().next() else {
+                if !c.queue().runnable() {
+                    self.settle(now, core, out);
+                }
+                return;
+            };
             if c.holding() {
                 self.time[core].blocked = Some(Sequenced::Held);
                 return self.settle(now, core, out);
@@ -212,6 +217,9 @@ impl Cluster {
         match why {
             Sequenced::Semaphore => self.tell(now, queue, effects, out),
             Sequenced::Read(from, bytes) => {
+                if core::mem::replace(&mut self.time[core].reading[queue], true) {
+                    return;
+                }
                 let runs = [line(from, bytes)];
                 if let Err(f) = reachable(&runs, out) {
                     return self.fault(now, core, (queue, f, index, at), out);

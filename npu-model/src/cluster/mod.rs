@@ -83,6 +83,8 @@ struct CoreTime {
     moving: Option<(u64, usize)>,
     /// Cycle at which the decoder of compressed streams, which the channels share, is free.
     decoder_free: u64,
+    /// Queues whose control command reads memory.
+    reading: [bool; QUEUES],
     /// Watchdogs whose event is under way.
     watched: [bool; QUEUES],
 }
@@ -221,6 +223,7 @@ impl Cluster {
             Requester::Posted => {}
             Requester::Context => self.context_done(now, core, out),
             Requester::Control(queue) => {
+                self.time[core].reading[queue as usize] = false;
                 self.cores.cores[core].queues[queue as usize].arrive();
                 if let Some(Sequenced::Read(..)) = self.time[core].blocked {
                     self.wake_sequencer(core, self.clock.edge(self.clock.at_or_after(now)), out);
