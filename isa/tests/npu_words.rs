@@ -99,6 +99,33 @@ fn reserved_bits_and_unknown_codes_are_refused() {
     assert_eq!(Command::decode(&[g, Word([9, 0, 0, 0])]), Err(DecodeError::ExtensionType(9)));
 }
 
+/// Every field of the index extension at its largest value, alone and all together, is text and back.
+#[test]
+fn the_index_extension_round_trips_as_text() {
+    let largest = |f: &Field| (1u64 << f.width) - 1;
+    let fields: Vec<&Field> = Index::FIELDS.iter().filter(|f| f.name != "type_").collect();
+    let mut all = Index::default();
+    for f in &fields {
+        let mut one = Index::default();
+        assert!(one.set_field(f.name, largest(f)) && all.set_field(f.name, largest(f)));
+        for index in [one, all] {
+            let mut c = Command::dma(Dma { gs: 1, ..Dma::default() });
+            c.extension = Some(Extension::Index(index));
+            let (first, second) = c.encode();
+            let text = disassemble(&c);
+            let words = assemble(&text).unwrap_or_else(|e| panic!("{text}: {}", e.message));
+            assert_eq!(words, [first, second.expect("an extension")], "{text}");
+        }
+    }
+    let text =
+        "dma moff=4096 n0=15 n1=31 codec=8 gs=3 | idx icnt=63 ibound=1023 plog=12 ptab=64 qgrp=3 qf=int8";
+    let words = assemble(text).expect("assembles");
+    assert_eq!(disassemble_words(&words).expect("decodes"), [text.replace("4096", "0x1000")]);
+    assert_eq!(isa::npu::dma::kv_row_bytes(128, 8, 3), Some(144), "128 codes, 4 scales, padded to 16");
+    assert_eq!(isa::npu::dma::kv_row_bytes(128, 4, 1), Some(80));
+    assert_eq!(isa::npu::dma::kv_row_bytes(128, 4, 7), None);
+}
+
 #[test]
 fn assembler_errors_name_line_and_nearest() {
     let e = assemble("dma n0=3\ngemm mm=3").unwrap_err();

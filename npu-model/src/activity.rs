@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use isa::npu::Command;
 
 use crate::array::Rate;
-use crate::dma::{Direction, Transfer};
+use crate::dma::Traffic;
 use crate::ops::Cost;
 
 /// Classes of MACs that differ in rate and energy.
@@ -129,22 +129,18 @@ impl Activity {
 
     /// The account of a transfer.
     #[must_use]
-    pub fn of_transfer(t: &Transfer) -> Self {
-        let (bytes, n) = (t.bytes(), t.destinations());
-        let mut a = Self { dma_bytes: bytes, transfers: 1, ..Self::default() };
-        match t.direction {
-            Direction::Load => {
-                (a.memory_read, a.spm_write, a.fabric_bytes) = (bytes, bytes * n, bytes * n);
-            }
-            Direction::Store => {
-                (a.memory_written, a.spm_read, a.fabric_bytes) = (bytes, bytes, bytes);
-            }
-            Direction::Copy => {
-                (a.spm_read, a.spm_write, a.fabric_bytes) = (bytes, bytes * n, bytes * n);
-            }
-            Direction::Fill => a.spm_write = bytes,
+    pub fn of_transfer(t: &Traffic) -> Self {
+        Self {
+            dma_bytes: t.moved,
+            memory_read: t.memory_read,
+            memory_written: t.memory_written,
+            spm_read: t.spm_read,
+            spm_write: t.spm_write,
+            fabric_bytes: t.fabric,
+            active_cycles: t.beats,
+            transfers: 1,
+            ..Self::default()
         }
-        a
     }
 
     /// Adds what every command costs: dispatch and its semaphores.

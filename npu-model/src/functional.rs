@@ -1,18 +1,22 @@
 //! A time-free NPU: runs queues to completion in any order the semaphores allow.
 //!
-//! Models: function of the whole cluster. Does not model: time.
+//! Models: function of the whole cluster; a fault stops its queue and the others go on. Does not model: time: WAITMEM
+//! gives up, and watchdogs bite, when nothing else can happen; a watchdog also counts commands.
 //! Source: `isa::npu`.
 //!
 //! The order in which runnable engines take turns comes from a seeded stream. A command list is race-free exactly
 //! if every order gives the same bytes, which tests check by trying several.
 
-use isa::npu::Body;
+use isa::npu::ops::OPCODE_CTRL;
+use isa::npu::registers::FaultCode;
+use isa::npu::{Body, Command, CtrlOp, Extension, Header, VecOp, Word};
 use sim_kernel::Stream;
 
 use crate::config::NpuConfig;
-use crate::core::{Core, ENGINES, Issued, Sequenced};
+use crate::core::{Core, ENGINES, Issued, Phase, Sequenced};
 use crate::dma::{Direction, Transfer};
 use crate::fault::Fault;
+use crate::local::Space;
 use crate::memory::Memory;
 use crate::ops::{self, Ids};
 use crate::stalls::Cause;
@@ -43,7 +47,50 @@ impl Cores {
         Self { cfg, cores }
     }
 
-    /// Applies a started command's function and returns its posts, to be made when its writes are visible.
+    /// Whether a command writes to a core whose context of the same queue is, or is about to be, saved.
+    #[must_use]
+    pub fn target_absent(&self, core: usize, issued: &Issued) -> bool {
+        let targets = targets(&issued.command) & !(1 << core);
+        let queue = issued.queue as usize;
+        targets != 0 && self.cores.iter().enumerate().any(|(i, c)| targets >> i & 1 == 1 && c.absent(queue))
+    }
+
+    /// Applies a started command's function unless it is skipped, and notes what it wrote.
+    ///
+    /// # Errors
+    /// The fault the hardware raises.
+    pub fn apply(
+        &mut self,
+        core: usize,
+        issued: &Issued,
+        memory: &mut dyn Memory,
+        ids: Option<Ids>,
+    ) -> Result<(), Fault> {
+        if issued.skip {
+            return Ok(());
+        }
+        let performed = self.perform(core, issued, memory, ids);
+        let c = &mut self.cores[core];
+        let q = &mut c.queues[issued.queue as usize];
+        q.dirty.absorb(&mut c.local.touched);
+        if let Body::Vec(VecOp { setp: 1, .. }) = issued.command.body {
+            q.set_predicate_to(c.local.predicate);
+        }
+        let Body::Dma(d) = &issued.command.body else {
+            q.dirty.mark_command(&issued.command);
+            return performed;
+        };
+        let Ok(t) = Transfer::new(&issued.command, d, issued.region, &self.cfg) else { return performed };
+        let mask = if t.cores == 0 { 1 << core } else { t.cores };
+        for (_, c) in self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1) {
+            for (at, bytes) in t.written() {
+                c.queues[issued.queue as usize].dirty.mark(Space::Spm, at, bytes);
+            }
+        }
+        performed
+    }
+
+    /// Applies a command's function; its posts are to be made when its writes are visible.
     ///
     /// # Errors
     /// The fault the hardware raises.
@@ -58,44 +105,59 @@ impl Cores {
             return ops::execute(&issued.command, &self.cfg, &mut self.cores[core].local, ids);
         };
         let t = Transfer::new(&issued.command, d, issued.region, &self.cfg)?;
+        let own = &mut self.cores[core].local.spm;
+        let found = t.find(own, memory)?;
+        let mask = if t.cores == 0 { 1 << core } else { t.cores };
         match t.direction {
             Direction::Load => {
-                let mask = if t.cores == 0 { 1 << core } else { t.cores };
+                let table = t.table(own);
                 let wanted = self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1);
                 let mut spms: Vec<&mut Vec<u8>> = wanted.map(|(_, c)| &mut c.local.spm).collect();
-                t.load(memory, &mut spms)
+                t.load(&found, table, memory, &mut spms)
             }
-            Direction::Store => t.store(memory, &self.cores[core].local.spm),
+            Direction::Store => t.store(&found, memory, own),
             Direction::Copy => {
-                let mask = if t.cores == 0 { 1 << core } else { t.cores };
-                let pieces = t.gather(&self.cores[core].local.spm);
+                let pieces = t.pieces(&found, own);
                 for (_, c) in self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1) {
-                    for (at, bytes) in &pieces {
-                        c.local.spm[*at..*at + bytes.len()].copy_from_slice(bytes);
-                    }
+                    t.deliver(&found, &pieces, &mut c.local.spm);
                 }
                 Ok(())
             }
             Direction::Fill => {
-                t.fill(&mut self.cores[core].local.spm);
+                t.fill(own);
                 Ok(())
             }
         }
     }
 
-    /// Runs until every queue is empty.
+    /// Runs until every queue is empty or stopped.
     ///
     /// # Errors
-    /// A fault, or a deadlock with who waits for what.
+    /// The first queue's fault, or a deadlock with who waits for what.
     pub fn run(
         &mut self,
         memory: &mut dyn Memory,
         ids: Option<Ids>,
         order: &mut Stream,
     ) -> Result<(), Stuck> {
-        // Some units pause for many rounds, so that the others run as far ahead of them as semaphores let them.
-        let mut pause = vec![0u64; self.cores.len() * (ENGINES + 1)];
         loop {
+            while self.step(memory, ids, order) {}
+            if !self.give_up(memory) {
+                break;
+            }
+        }
+        if let Some((core, stopped)) = self.cores.iter().find_map(|c| Some((c.number, c.fault()?.1))) {
+            return Err(Stuck::Fault(core, stopped.fault, stopped.index));
+        }
+        if self.cores.iter().all(Core::quiescent) { Ok(()) } else { Err(Stuck::Deadlock(self.waits())) }
+    }
+
+    /// Lets units take turns in a random order; false when nothing can happen any more.
+    ///
+    /// Some units pause for many rounds, so that the others run as far ahead of them as semaphores let them.
+    fn step(&mut self, memory: &mut dyn Memory, ids: Option<Ids>, order: &mut Stream) -> bool {
+        let mut pause = vec![0u64; self.cores.len() * (ENGINES + 1)];
+        for _ in 0..64 {
             let mut progress = false;
             let (n, first) = (pause.len(), usize::try_from(order.below(997)).expect("small"));
             for k in 0..n {
@@ -110,91 +172,155 @@ impl Cores {
                     continue;
                 }
                 for _ in 0..=order.below(3) {
-                    progress |= if unit == ENGINES {
-                        self.sequence(core, memory)?
-                    } else {
-                        self.engine(core, unit, memory, ids)?
-                    };
+                    progress |= self.unit(core, unit, memory, ids);
                 }
             }
-            if progress {
-                continue;
-            }
             // Nothing ran: it is over only if nobody pauses and a whole round again changes nothing.
-            pause.fill(0);
-            if !self.round(memory, ids)? {
-                break;
+            if !progress {
+                return self.round(memory, ids);
             }
         }
-        if self.cores.iter().all(Core::quiescent) { Ok(()) } else { Err(Stuck::Deadlock(self.waits())) }
+        true
     }
 
-    /// Every unit once.
-    fn round(&mut self, memory: &mut dyn Memory, ids: Option<Ids>) -> Result<bool, Stuck> {
+    /// Every unit once; false if none could run.
+    pub fn round(&mut self, memory: &mut dyn Memory, ids: Option<Ids>) -> bool {
         let mut progress = false;
         for core in 0..self.cores.len() {
-            progress |= self.sequence(core, memory)?;
-            for engine in 0..ENGINES {
-                progress |= self.engine(core, engine, memory, ids)?;
+            for unit in (0..=ENGINES).rev() {
+                progress |= self.unit(core, unit, memory, ids);
             }
         }
-        Ok(progress)
+        progress
     }
 
-    fn sequence(&mut self, core: usize, memory: &mut dyn Memory) -> Result<bool, Stuck> {
-        let index = self.cores[core].next_index();
-        let header = self.peek_header(core, memory);
-        match self.cores[core].sequence(&self.cfg, memory, 0) {
-            Ok(Sequenced::Control(_)) => {
-                let posts = header.map_or([(0, 0); 2], |h| [(h.s0_id, h.s0_n), (h.s1_id, h.s1_n)]);
-                self.post(core, posts, Cause::Dependency)?;
-                Ok(true)
+    fn unit(&mut self, core: usize, unit: usize, memory: &mut dyn Memory, ids: Option<Ids>) -> bool {
+        let ran =
+            if unit == ENGINES { self.sequence(core, memory) } else { self.engine(core, unit, memory, ids) };
+        self.settle(core, memory) | ran
+    }
+
+    /// Switches queues as far as that goes without a command.
+    fn settle(&mut self, core: usize, memory: &mut dyn Memory) -> bool {
+        let mut changed = false;
+        loop {
+            let c = &mut self.cores[core];
+            let mut now = c.reconsider();
+            if c.drained() {
+                c.leave();
+                now = true;
             }
-            Ok(Sequenced::Dispatched(_)) => Ok(true),
-            Ok(_) => Ok(false),
-            Err(fault) => {
-                self.cores[core].raise(fault, index);
-                Err(Stuck::Fault(core, fault, index))
+            if matches!(c.phase(), Phase::Moving(_)) {
+                // A fault of the move stands in its queue.
+                let _stopped = c.moved(memory, 0);
+                now = true;
             }
+            if !now {
+                return changed;
+            }
+            changed = true;
         }
     }
 
-    fn peek_header(&self, core: usize, memory: &mut dyn Memory) -> Option<isa::npu::Header> {
-        let mut bytes = [0; 32];
-        memory.read(self.cores[core].next_address()?, &mut bytes).ok()?;
-        isa::npu::Header::decode(&isa::npu::Word::from_bytes(&bytes))
+    /// Nothing can happen: what waits with a limit has waited long enough. False if nothing does.
+    fn give_up(&mut self, memory: &mut dyn Memory) -> bool {
+        for i in 0..self.cores.len() {
+            let q = self.cores[i].queue_mut();
+            let (index, at) = (q.next_index(), q.next_at());
+            let fault = if q.alive() && q.has_work() && q.polls_with_limit() {
+                Fault::new(FaultCode::Timeout, at, "WAITMEM waited in vain")
+            } else if q.pending() && q.watchdog > 0 {
+                Fault::new(FaultCode::Watchdog, 0, "the queue waits for what will not come")
+            } else {
+                continue;
+            };
+            q.raise(fault, index, at);
+            self.settle(i, memory);
+            return true;
+        }
+        false
     }
 
-    fn engine(
-        &mut self,
-        core: usize,
-        engine: usize,
-        memory: &mut dyn Memory,
-        ids: Option<Ids>,
-    ) -> Result<bool, Stuck> {
+    fn sequence(&mut self, core: usize, memory: &mut dyn Memory) -> bool {
         let c = &mut self.cores[core];
-        let Some(issued) = c.fifo[engine].front().copied() else { return Ok(false) };
-        let h = issued.command.header;
-        if !c.semaphores.acquire(&h) {
-            return Ok(false);
+        let (queue, index, at) = (c.active(), c.queue().next_index(), c.queue().next_at());
+        if let Some(f) = c.watchdog(None) {
+            c.queue_mut().raise(f, index, at);
+            return true;
         }
-        c.fifo[engine].pop_front();
-        self.perform(core, &issued, memory, ids).map_err(|f| Stuck::Fault(core, f, issued.index))?;
-        self.post(core, [(h.s0_id, h.s0_n), (h.s1_id, h.s1_n)], Cause::Dependency)?;
-        Ok(true)
+        let word = c.queue().peek(memory);
+        if word.is_some_and(|w| reads_counters(&w)) {
+            let raws: Vec<u64> = c.pmu.selects().iter().map(|s| c.raw(*s)).collect();
+            c.pmu.refresh(&raws);
+        }
+        let header = word.and_then(|w| Header::decode(&w));
+        let mut outcome = c.sequence(&self.cfg, memory, 0);
+        if let Ok(Sequenced::Read(..)) = outcome {
+            c.queue_mut().arrive();
+            outcome = c.sequence(&self.cfg, memory, 0);
+        }
+        let effects = c.effects;
+        match outcome {
+            Ok(outcome) => {
+                if let Some((mask, id, n)) = effects.remote {
+                    for i in (0..self.cores.len()).filter(|i| mask >> i & 1 == 1) {
+                        self.post_one(i, queue, id, n, None);
+                    }
+                }
+                if let (Sequenced::Control(_), Some(h)) = (outcome, header) {
+                    self.post(core, queue, &h, (index, at));
+                }
+                effects.remote.is_some()
+                    || matches!(outcome, Sequenced::Control(_) | Sequenced::Dispatched(_) | Sequenced::Move)
+            }
+            Err(fault) => {
+                c.queues[queue].raise(fault, index, at);
+                true
+            }
+        }
     }
 
-    fn post(&mut self, core: usize, posts: [(u64, u64); 2], cause: Cause) -> Result<(), Stuck> {
-        for (id, n) in posts {
+    fn engine(&mut self, core: usize, engine: usize, memory: &mut dyn Memory, ids: Option<Ids>) -> bool {
+        let Some(issued) = self.cores[core].front(engine).copied() else { return false };
+        if self.target_absent(core, &issued) {
+            return false;
+        }
+        let (h, queue) = (issued.command.header, issued.queue as usize);
+        let q = &mut self.cores[core].queues[queue];
+        if !q.semaphores.acquire(&h) {
+            return false;
+        }
+        q.fifo[engine].pop_front();
+        let applied = self.apply(core, &issued, memory, ids);
+        let c = &mut self.cores[core];
+        c.pmu.commands[engine] += 1;
+        let ended = applied.and_then(|()| c.retire(&issued, memory, (0, 0), [0; 5]));
+        match ended {
+            Ok(()) => self.post(core, queue, &h, (issued.index, issued.at)),
+            Err(f) => c.queues[queue].raise(f, issued.index, issued.at),
+        }
+        true
+    }
+
+    fn post(&mut self, core: usize, queue: usize, h: &Header, place: (u64, u64)) {
+        for (id, n) in [(h.s0_id, h.s0_n), (h.s1_id, h.s1_n)] {
             if n == 0 {
                 continue;
             }
             let to = if id >= isa::npu::CLUSTER_SEMAPHORES { 0..self.cores.len() } else { core..core + 1 };
             for i in to {
-                self.cores[i].semaphores.post(id, n, cause).map_err(|f| Stuck::Fault(core, f, 0))?;
+                self.post_one(i, queue, id, n, (i == core).then_some(place));
             }
         }
-        Ok(())
+    }
+
+    /// `place` is the command (index, address) that posts, if it is the queue's own.
+    fn post_one(&mut self, core: usize, queue: usize, id: u64, n: u64, place: Option<(u64, u64)>) {
+        let q = &mut self.cores[core].queues[queue];
+        if let Err(f) = q.semaphores.post(id, n, Cause::Dependency) {
+            let (index, at) = place.unwrap_or((q.next_index(), q.next_at()));
+            q.raise(f, index, at);
+        }
     }
 
     /// Who waits for which semaphore.
@@ -202,24 +328,41 @@ impl Cores {
     pub fn waits(&self) -> Vec<String> {
         let mut out = Vec::new();
         for c in &self.cores {
-            for (e, fifo) in c.fifo.iter().enumerate() {
-                let Some(i) = fifo.front() else { continue };
-                let h = i.command.header;
-                for (id, n) in [(h.w0_id, h.w0_n), (h.w1_id, h.w1_n)] {
-                    if n > c.semaphores.get(id) {
-                        let name = ["dma0", "dma1", "dma2", "dma3", "mx", "vp"][e];
-                        let have = c.semaphores.get(id);
-                        out.push(format!(
-                            "npu{} {name} command {} waits for semaphore {id} to reach {n}, it is {have}",
-                            c.number, i.index
-                        ));
+            for (number, q) in c.queues.iter().enumerate() {
+                let queue = if number == 0 { String::new() } else { format!(" queue {number}") };
+                for (e, fifo) in q.fifo.iter().enumerate() {
+                    let Some(i) = fifo.front() else { continue };
+                    let h = i.command.header;
+                    for (id, n) in [(h.w0_id, h.w0_n), (h.w1_id, h.w1_n)] {
+                        let have = q.semaphores.get(id);
+                        if n > have {
+                            let name = ["dma0", "dma1", "dma2", "dma3", "mx", "vp"][e];
+                            out.push(format!(
+                                "npu{}{queue} {name} command {} waits for semaphore {id} to reach {n}, it is {have}",
+                                c.number, i.index
+                            ));
+                        }
                     }
                 }
-            }
-            if let Some(at) = c.next_address() {
-                out.push(format!("npu{} sequencer stands at {at:#x}", c.number));
+                if q.next().is_some() {
+                    out.push(format!("npu{}{queue} sequencer stands at {:#x}", c.number, q.next_at()));
+                }
             }
         }
         out
     }
+}
+
+/// Cores a transfer writes to, as a mask; 0 = its own.
+pub(crate) const fn targets(command: &Command) -> u64 {
+    match (&command.body, &command.extension) {
+        (Body::Dma(d), Some(Extension::Index(i))) if d.dir == 2 && d.cmask == 0 => 1 << i.rcore,
+        (Body::Dma(d), _) if d.dir == 0 || d.dir == 2 => d.cmask,
+        _ => 0,
+    }
+}
+
+/// Whether a command word is PMU_RD.
+pub(crate) const fn reads_counters(word: &Word) -> bool {
+    word.get(0, 8) == OPCODE_CTRL && word.get(64, 6) == CtrlOp::PmuRd.code()
 }

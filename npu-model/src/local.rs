@@ -6,6 +6,7 @@
 
 use isa::npu::GRANULE;
 
+use crate::core::dirty::Dirty;
 use crate::fault::Fault;
 use crate::ops::gemm::Matrix;
 
@@ -37,6 +38,8 @@ pub struct Local {
     pub luts: Vec<[u16; LUT_ENTRIES]>,
     /// The predicate as the vector engine last wrote it; a command with `setp` sets it.
     pub predicate: bool,
+    /// Pages written since someone last asked.
+    pub touched: Dirty,
     /// Working rows of the vector engine, kept from command to command.
     pub(crate) rows: WorkRows,
     /// What the matrix engine keeps between commands.
@@ -94,6 +97,7 @@ impl Local {
             predicate: false,
             rows: WorkRows::default(),
             matrix: Matrix::default(),
+            touched: Dirty::sized(spm_bytes as u64, acc_bytes as u64),
         }
     }
 
@@ -109,6 +113,17 @@ impl Local {
         for (entry, b) in table.iter_mut().zip(bytes.as_chunks::<2>().0) {
             *entry = u16::from_le_bytes(*b);
         }
+        self.touched.mark_lut(id);
+    }
+
+    /// Table `id` as LUTLD reads it.
+    #[must_use]
+    pub fn lut_bytes(&self, id: u64) -> [u8; LUT_BYTES] {
+        let mut out = [0; LUT_BYTES];
+        for (bytes, entry) in out.as_chunks_mut::<2>().0.iter_mut().zip(self.lut(id)) {
+            *bytes = entry.to_le_bytes();
+        }
+        out
     }
 
     const fn memory(&self, space: Space) -> &Vec<u8> {
@@ -135,6 +150,7 @@ impl Local {
     /// `LocalRange` if they leave the memory.
     #[inline]
     pub fn bytes_mut(&mut self, space: Space, at: usize, len: usize) -> Result<&mut [u8], Fault> {
+        self.touched.mark(space, at as u64, len as u64);
         let memory = match space {
             Space::Spm => &mut self.spm,
             Space::Acc => &mut self.acc,

@@ -14,7 +14,7 @@ pub enum Cause {
     Dependency,
     /// Waiting for a buffer that is being written out.
     Output,
-    /// Waiting for other cores.
+    /// Waiting for other cores: at a barrier, or for their posts of a cluster semaphore.
     Imbalance,
     /// A transfer in progress that memory serves slower than the channel could take.
     Dram,
@@ -22,6 +22,14 @@ pub enum Cause {
     Command,
     /// The queue has nothing for it.
     Idle,
+    /// Others used the scratchpad banks or accumulator ports it needs.
+    BankConflict,
+    /// Its supply or clock was gated and had to come back.
+    PowerWake,
+    /// The DMA channel itself is the bound: bytes it may have in flight, the decoder it shares.
+    DmaBandwidth,
+    /// Other cores' transfers occupy the ring between the cores.
+    Fabric,
 }
 
 impl Cause {
@@ -36,6 +44,10 @@ impl Cause {
         Self::Dram,
         Self::Command,
         Self::Idle,
+        Self::BankConflict,
+        Self::PowerWake,
+        Self::DmaBandwidth,
+        Self::Fabric,
     ];
 
     /// Name in reports.
@@ -51,6 +63,10 @@ impl Cause {
             Self::Dram => "dram",
             Self::Command => "command_fetch",
             Self::Idle => "idle",
+            Self::BankConflict => "bank_conflict",
+            Self::PowerWake => "power_wake",
+            Self::DmaBandwidth => "dma_bandwidth",
+            Self::Fabric => "fabric",
         }
     }
 }

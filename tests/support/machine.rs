@@ -3,6 +3,7 @@
 use isa::image::ImageHeader;
 use isa::npu::Word;
 use isa::npu::registers as reg;
+use isa::npu::registers::state;
 use npu_model::{BusFault, Content, Cores, Memory, NpuConfig, Stuck};
 use runtime::emit::R_ARENA;
 use runtime::program::{COMPLETION_LOG2, Places, RING_LOG2, completion_offset, result_offset, ring_offset};
@@ -14,9 +15,15 @@ const ARENA: u64 = 0x10_0000_0000;
 const BULK: u64 = 0x20_0000_0000;
 const ARENA_BYTES: usize = 24 << 20;
 
-/// Memory in three pieces.
+/// Save areas of preempted cores, and the ring of who preempts them.
+const SAVE: u64 = 0x30_0000_0000;
+const SAVE_STRIDE: u64 = 4 << 20;
+
+/// Memory in four pieces.
 struct Dram {
-    pieces: [(u64, Vec<u8>); 3],
+    pieces: [(u64, Vec<u8>); 4],
+    /// Control commands of the lists are points at which a core may be given away.
+    switch_points: bool,
 }
 
 impl Dram {
@@ -44,6 +51,11 @@ impl Memory for Dram {
 
 impl Sink for Dram {
     fn put(&mut self, index: u64, word: &Word) {
+        let mut word = *word;
+        // No extension has type 0, so this is a control command.
+        if self.switch_points && word.get(0, 8) == 0 {
+            word.set(10, 1, 1);
+        }
         self.write(ARENA + index * 32, &word.to_bytes()).expect("lists stay in the arena");
     }
 }
@@ -79,6 +91,19 @@ pub struct Machine {
     position: u64,
     /// Whether some prefill chunk spilled.
     pub spilled: bool,
+    /// What interrupts the next pass.
+    pub interruption: Option<Interruption>,
+}
+
+/// Someone else who wants the cores.
+#[derive(Clone, Copy, Debug)]
+pub struct Interruption {
+    /// Preemption level: 1, 2 or 3.
+    pub level: u64,
+    /// Rounds of all units before it comes.
+    pub after: u64,
+    /// Cores it wants, as a mask.
+    pub cores: u64,
 }
 
 /// What a pass over the model left.
@@ -145,7 +170,11 @@ impl Machine {
             chunk: shape.chunk,
         };
         let bulk = vec![0xFF; usize::try_from(bulk).expect("small")];
-        let mut memory = Dram { pieces: [(IMAGE, image), (ARENA, vec![0; ARENA_BYTES]), (BULK, bulk)] };
+        let save = vec![0; shape.cores as usize * usize::try_from(SAVE_STRIDE).expect("small")];
+        let mut memory = Dram {
+            pieces: [(IMAGE, image), (ARENA, vec![0; ARENA_BYTES]), (BULK, bulk), (SAVE, save)],
+            switch_points: true,
+        };
         let program = Program::new(caps, model, places, &mut memory).expect("a plan that fits");
         let mut machine = Self {
             tails: vec![0; cores.cores.len()],
@@ -157,6 +186,7 @@ impl Machine {
             program,
             position: 0,
             spilled: false,
+            interruption: None,
         };
         machine.start();
         machine
@@ -193,6 +223,72 @@ impl Machine {
             Err(Stuck::Fault(core, fault, index)) => panic!("npu{core} command {index}: {fault}"),
             Err(Stuck::Deadlock(waits)) => panic!("deadlock:\n{}", waits.join("\n")),
         }
+    }
+
+    fn rounds(&mut self, count: u64) {
+        for _ in 0..count {
+            if !self.cores.round(&mut self.memory, None) {
+                break;
+            }
+        }
+    }
+
+    /// Takes the cores out of a pass at level 3 and resets their queues.
+    fn kill(&mut self, i: Interruption) {
+        self.rounds(i.after);
+        for c in &mut self.cores.cores {
+            assert!(c.store(&self.cores.cfg, reg::PREEMPT, 3));
+        }
+        while self.cores.round(&mut self.memory, None) {}
+        for c in &mut self.cores.cores {
+            assert_eq!(c.load(&self.cores.cfg, reg::QSTAT), Some(state::KILLED), "it was still running");
+            assert!(c.store(&self.cores.cfg, reg::QCTRL, 2));
+        }
+    }
+
+    /// Rings another queue's doorbell in the middle of a pass: it fills all local memory if that is saved for us.
+    fn interrupt(&mut self, i: Interruption) {
+        self.rounds(i.after);
+        let (cfg, spm) = (self.cores.cfg.clone(), self.cores.cfg.scratchpad.get());
+        for core in (0..self.cores.cores.len()).filter(|c| i.cores >> c & 1 == 1) {
+            let area = SAVE + core as u64 * SAVE_STRIDE;
+            let mut text = String::new();
+            if i.level == 2 {
+                // Rows of 2 KiB, each 16 bytes further: whatever lies there.
+                let rows = spm / 2048 - 1;
+                text += &format!("dma region=1 n0=127 n1={rows} mst1=1 s0_id=1 s0_n=1\n");
+                text += "gemm af=fp16 bf=fp16 cf=fp32 m=7 n=15 k=31 w0_id=1 w0_n=1 s0_id=2 s0_n=1\n";
+                text += "ctrl.nop w0_id=2 w0_n=1\n";
+            }
+            text += "ctrl.irq tag=77";
+            let words = isa::npu::text::assemble(&text).expect("assembles");
+            let ring = area + SAVE_STRIDE - 8192;
+            for (n, w) in (0u64..).zip(&words) {
+                self.memory.write(ring + 32 * n, &w.to_bytes()).expect("in the area");
+            }
+            let page = reg::QUEUE_STRIDE;
+            for (register, value) in [
+                (reg::PREEMPT_AUTO, i.level),
+                (reg::SAVE_BASE, area),
+                (reg::SAVE_LIMIT, SAVE_STRIDE - 8192),
+                (page + reg::QBASE, ring),
+                (page + reg::QSIZE, 4),
+                (page + reg::CBASE, ring + 4096),
+                (page + reg::region(1), area),
+                (page + reg::region(1) + 8, SAVE_STRIDE - 8192),
+                (page + reg::QCTRL, 1 | 7 << 4),
+                (page + reg::QTAIL, words.len() as u64),
+            ] {
+                assert!(self.cores.cores[core].store(&cfg, register, value), "{register:#x}");
+            }
+        }
+    }
+
+    /// Bytes saved so far, and preemptions of work that was not done, by level.
+    pub fn preempted(&self) -> (u64, [u64; 3]) {
+        self.cores.cores.iter().map(npu_model::Core::preemptions).fold((0, [0; 3]), |(b, l), p| {
+            (b + p.saved_bytes, core::array::from_fn(|i| l[i] + p.by_level[i]))
+        })
     }
 
     /// Plans of decode and prefill.
@@ -232,6 +328,16 @@ impl Machine {
         // Doorbells in a core-dependent order: nobody may rely on another having started.
         for core in (0..self.cores.cores.len()).rev() {
             self.ring(core);
+        }
+        match self.interruption.take() {
+            Some(i) if i.level == 3 => {
+                self.kill(i);
+                // Starting over is the client's matter: the same pass again, on fresh queues.
+                self.start();
+                return self.pass(tokens, sample);
+            }
+            Some(i) => self.interrupt(i),
+            None => {}
         }
         self.run();
         self.position += step.rows;

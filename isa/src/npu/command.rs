@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-use super::layout::{Ctrl, Dma, Epilogue, Gemm, Header, Index, Position, Vec};
+use super::layout::{Agu, Ctrl, Dma, Epilogue, Gemm, Header, Index, Position, Vec};
 use super::ops::{
-    CtrlOp, EXT_EPILOGUE, EXT_INDEX, EXT_POSITION, Engine, Format, OPCODE_CTRL, OPCODE_DMA, OPCODE_GEMM,
-    OPCODE_VEC, VecFn,
+    CtrlOp, EXT_AGU, EXT_EPILOGUE, EXT_INDEX, EXT_POSITION, Engine, Format, OPCODE_CTRL, OPCODE_DMA,
+    OPCODE_GEMM, OPCODE_VEC, VecFn,
 };
 use super::word::Word;
 
@@ -40,9 +40,14 @@ pub struct Command {
     pub header: Header,
     /// Operation.
     pub body: Body,
-    /// The extension, if any. This command set needs at most one a command.
+    /// The operation's own extension, if any.
     pub extension: Option<Extension>,
+    /// Address generation in a hardware loop; stands behind the other extension.
+    pub agu: Option<Agu>,
 }
+
+/// Most words of a command.
+pub const MAX_WORDS: usize = 3;
 
 /// Why words are not a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +73,7 @@ impl fmt::Display for DecodeError {
             Self::ReservedBits => f.write_str("a reserved bit is set"),
             Self::Code(field, c) => write!(f, "field `{field}` has unknown code {c}"),
             Self::ExtensionType(t) => write!(f, "an extension of type {t:#04x} does not belong here"),
-            Self::ExtensionCount(n) => write!(f, "{n} extension words, at most 1 expected"),
+            Self::ExtensionCount(n) => write!(f, "{n} extension words, at most 2 expected"),
             Self::Truncated => f.write_str("the words end before the command does"),
         }
     }
@@ -80,13 +85,18 @@ impl Command {
     /// A CTRL command.
     #[must_use]
     pub fn ctrl(op: CtrlOp, ctrl: Ctrl) -> Self {
-        Self { header: Header::default(), body: Body::Ctrl(Ctrl { op: op.code(), ..ctrl }), extension: None }
+        Self {
+            header: Header::default(),
+            body: Body::Ctrl(Ctrl { op: op.code(), ..ctrl }),
+            extension: None,
+            agu: None,
+        }
     }
 
     /// A DMA command.
     #[must_use]
     pub fn dma(dma: Dma) -> Self {
-        Self { header: Header::default(), body: Body::Dma(dma), extension: None }
+        Self { header: Header::default(), body: Body::Dma(dma), extension: None, agu: None }
     }
 
     /// A GEMM command.
@@ -96,6 +106,7 @@ impl Command {
             header: Header::default(),
             body: Body::Gemm(gemm),
             extension: epilogue.map(Extension::Epilogue),
+            agu: None,
         }
     }
 
@@ -106,6 +117,7 @@ impl Command {
             header: Header::default(),
             body: Body::Vec(Vec { func: func.code(), ..vec }),
             extension: position.map(Extension::Position),
+            agu: None,
         }
     }
 
@@ -123,15 +135,27 @@ impl Command {
     /// Words the command takes in a queue.
     #[must_use]
     pub const fn words(&self) -> u64 {
-        1 + self.extension.is_some() as u64
+        1 + self.extension.is_some() as u64 + self.agu.is_some() as u64
     }
 
-    /// Encodes into one or two words.
+    /// Encodes into one to three words; the second and third stand where their extensions do.
+    #[must_use]
+    pub fn words_of(&self) -> [Option<Word>; MAX_WORDS] {
+        let (first, second) = self.encode();
+        let third = self.agu.as_ref().map(|a| {
+            let mut w = Word::default();
+            Agu { type_: EXT_AGU, ..*a }.encode(&mut w);
+            w
+        });
+        [Some(first), second, third]
+    }
+
+    /// Encodes into one or two words; of a command with address generation, all but the last.
     #[must_use]
     pub fn encode(&self) -> (Word, Option<Word>) {
         let mut word = Word::default();
         let mut header = self.header;
-        header.ext = u64::from(self.extension.is_some());
+        header.ext = self.words() - 1;
         header.opcode = match &self.body {
             Body::Ctrl(b) => {
                 b.encode(&mut word);
@@ -163,13 +187,13 @@ impl Command {
         (word, second)
     }
 
-    /// Words (1 or 2) of the command whose first word is `word`, from its header alone.
+    /// Words (1 to 3) of the command whose first word is `word`, from its header alone.
     ///
     /// # Errors
     /// If more extension words are announced than any operation takes.
     pub fn length(word: &Word) -> Result<u64, DecodeError> {
         match word.get(8, 2) {
-            n @ 0..=1 => Ok(1 + n),
+            n @ 0..=2 => Ok(1 + n),
             n => Err(DecodeError::ExtensionCount(n)),
         }
     }
@@ -182,12 +206,20 @@ impl Command {
         let word = words.first().ok_or(DecodeError::Truncated)?;
         let header = Header::decode(word).ok_or(DecodeError::ReservedBits)?;
         let body = decode_body(header.opcode, word)?;
-        let extension = if Self::length(word)? == 2 {
-            Some(decode_extension(&body, words.get(1).ok_or(DecodeError::Truncated)?)?)
-        } else {
-            None
-        };
-        Ok(Self { header, body, extension })
+        let length = Self::length(word)?;
+        let (mut extension, mut agu) = (None, None);
+        for i in 1..length {
+            let index = usize::try_from(i).expect("at most 2");
+            let word = words.get(index).ok_or(DecodeError::Truncated)?;
+            if word.get(0, 8) == EXT_AGU && i + 1 == length {
+                agu = Some(Agu::decode(word).ok_or(DecodeError::ReservedBits)?);
+            } else if i == 1 {
+                extension = Some(decode_extension(&body, word)?);
+            } else {
+                return Err(DecodeError::ExtensionType(word.get(0, 8)));
+            }
+        }
+        Ok(Self { header, body, extension, agu })
     }
 }
 

@@ -113,7 +113,7 @@ layout!(
 layout!(
     /// DMA body (opcode 0x20): up to three nested runs between memory and scratchpads.
     Dma, 64, 192, reserved 0 {
-    dir: 2 "0 memory to SPM, 1 SPM to memory, 2 SPM to SPM of the cores in cmask, 3 fill SPM with zero",
+    dir: 2 "0 memory to SPM, 1 SPM to memory, 2 SPM to SPM of the cores in cmask, 3 fill SPM with the word in moff",
     region: 4 "base register R0..R15, bounds checked",
     moff: 36 "byte offset in the region; with dir 2 the destination granule",
     saddr: 20 "SPM address, granules",
@@ -243,19 +243,22 @@ layout!(
 
 layout!(
     /// Extension 0x02, after DMA: index, page, remote, reduce.
-    Index, 0, 256, reserved 87 {
+    Index, 0, 256, reserved 55 {
     type_: 8 "0x02",
-    idx: 20 "index list in SPM",
-    ifm: 2 "u16, u32, u64, bitmap",
-    icnt: 16 "entries - 1",
-    ibound: 32 "largest index; fault beyond",
+    idx: 20 "index list in SPM, granules",
+    ifm: 2 "its entries: 0 u16, 1 u32, 2 u64, 3 bitmap",
+    icnt: 16 "entries (or bits) - 1; with gs 3 entries of the page table - 1",
+    ibound: 32 "largest index or page number; fault beyond",
     plog: 5 "log2 of page bytes",
-    ptab: 36 "page table offset in the region",
-    rcore: 4 "remote core",
-    raddr: 20 "remote SPM address",
-    rop: 3 "reduce: add fp32, bf16, i32, max",
-    qgrp: 3 "KV quantisation group",
-    qs: 20 "KV scale table in SPM",
+    ptab: 36 "page table: byte offset in the region",
+    rcore: 4 "with dir 2 and cmask 0: destination core",
+    raddr: 20 "with dir 2 and cmask 0: destination granule (moff is then 0)",
+    rop: 3 "with red: 0 add fp32, 1 add bf16, 2 add i32, 3 max fp32",
+    qgrp: 3 "codecs 7, 8: elements a scale, 1 the row, 2..6 16, 32, 64, 128, 256",
+    qs: 20 "codec 3: palette; 6: block scales; 7, 8: scale table or 0 for scales in the row; granules in SPM",
+    qf: 4 "codecs 3 to 8: format in memory",
+    ef: 4 "codecs 3, 4: format in the scratchpad",
+    clen: 24 "codecs 1, 2: compressed bytes in memory / 16 - 1",
 });
 
 layout!(
@@ -268,4 +271,16 @@ layout!(
     win: 20 "sliding window, 0 = none",
     alpha: 20 "where the fp32 rescale vector, row statistics, losses or gain gradients go, granules",
     cap: 32 "fp32 soft cap of FA_STEP and SOFTMAX, 0 = none",
+});
+
+layout!(
+    /// Extension 0x03, last: address generation inside a hardware loop. Adds are signed, in two's complement.
+    Agu, 0, 256, reserved 106 {
+    type_: 8 "0x03",
+    lp: 2 "loop, by the id its LOOP has",
+    ia: 32 "added to a, x or saddr each trip, granules",
+    ib: 32 "to b or y",
+    ic: 32 "to c or d",
+    im: 40 "to moff, bytes",
+    areg: 4 "of LOOP: the scalar register that holds the number of trips",
 });

@@ -25,6 +25,8 @@ pub const OPCODE_VEC: u64 = 0x60;
 pub const EXT_EPILOGUE: u64 = 0x01;
 /// Extension type: index.
 pub const EXT_INDEX: u64 = 0x02;
+/// Extension type: address generation.
+pub const EXT_AGU: u64 = 0x03;
 /// Extension type: attention and position.
 pub const EXT_POSITION: u64 = 0x04;
 
@@ -172,26 +174,26 @@ coded!(
     CtrlOp {
     Nop = 0 "nop" "nothing but waits and posts",
     Fence = 1 "fence" "wait until the engines of emask have retired everything older",
-    Sem = 2 "sem" "mode 0 set semaphore id to cnt; mode 1 post cnt; mode 2 wait for at least cnt without subtracting",
-    Barrier = 3 "barrier" "wait for the cores of cmask",
+    Sem = 2 "sem" "mode 0 set semaphore id to cnt; mode 1 post cnt, with cmask to those cores (id at least 48); mode 2 wait for at least cnt without subtracting",
+    Barrier = 3 "barrier" "post 1 to semaphore id (48..63) of the other cores of cmask, then take one post of each of them",
     Irq = 4 "irq" "write a completion record with tag and raise the queue interrupt",
-    PmuRd = 5 "pmu_rd" "write counters to memory",
+    PmuRd = 5 "pmu_rd" "write the counters of the mask imm, 8 bytes each, to region + moff",
     PmuMark = 6 "pmu_mark" "mark a counter region",
-    Setr = 7 "setr" "region register id = imm (base) with limit moff bytes",
-    Lutld = 8 "lutld" "load a table",
+    Setr = 7 "setr" "id 0..15: region register id = imm (base) with limit moff bytes; id 16..31: scalar register id - 16, mode 0 = imm, 1 += imm, 2 = scalar cnt",
+    Lutld = 8 "lutld" "load table id (0..15), 256 fp16 values, from region + moff",
     Call = 9 "call" "go on at region + moff until ret",
     Ret = 10 "ret" "return from call",
-    Jump = 11 "jump" "go on at region + moff if the predicate holds",
-    Loop = 12 "loop" "begin a hardware loop",
-    Endl = 13 "endl" "end a hardware loop",
-    Yield = 14 "yield" "let another queue run",
-    Save = 15 "save" "save the context",
-    Restore = 16 "restore" "restore the context",
-    Pwr = 17 "pwr" "power state of engines",
-    Dvfs = 18 "dvfs" "clock hint",
-    Waitmem = 19 "waitmem" "poll memory",
-    Wrmem = 20 "wrmem" "write memory",
-    Setp = 21 "setp" "set the predicate",
+    Jump = 11 "jump" "in a list, go on at region + moff: mode 0 if the predicate is 1, 1 if it is 0, 2 always",
+    Loop = 12 "loop" "in a list, begin loop id (0..3) of cnt trips, or of as many as areg of the extension says",
+    Endl = 13 "endl" "end loop id",
+    Yield = 14 "yield" "let another queue run if one has work",
+    Save = 15 "save" "mode 0 save dirty local memory, tables and registers to region + moff; mode 1 declare local memory clean",
+    Restore = 16 "restore" "restore what SAVE saved there",
+    Pwr = 17 "pwr" "engines of emask, once idle: mode 0 on, 1 clock-gated with retention, 2 off; work wakes them",
+    Dvfs = 18 "dvfs" "clock hint cnt, mode: register DVFS and its interrupt tell the firmware",
+    Waitmem = 19 "waitmem" "poll 8 bytes at region + moff until mode 0 equal to imm, 1 not equal, 2 at least imm, 3 some bit of imm set; fault after cnt us (0 = never)",
+    Wrmem = 20 "wrmem" "write imm to region + moff: mode 0 8 bytes, 1 4 bytes, 2 8 bytes of scalar id",
+    Setp = 21 "setp" "predicate = scalar id against imm: mode 0 equal, 1 not equal, 2 below, 3 at least (unsigned); 4 = 1, 5 = 0, 6 inverted",
     Trap = 22 "trap" "fault on purpose",
     Stop = 23 "stop" "stop the queue",
 });

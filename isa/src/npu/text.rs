@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::command::{Body, Command, Extension};
-use super::layout::{Ctrl, Dma, Epilogue, Field, Gemm, Header, Index, Position, Vec as VecOp};
+use super::layout::{Agu, Ctrl, Dma, Epilogue, Field, Gemm, Header, Index, Position, Vec as VecOp};
 use super::ops::{CtrlOp, Format, VecFn};
 use super::word::Word;
 
@@ -21,7 +21,7 @@ pub struct AsmError {
     pub message: String,
 }
 
-const FORMAT_FIELDS: &[&str] = &["af", "bf", "cf", "xf", "yf", "dfm", "rf", "bff"];
+const FORMAT_FIELDS: &[&str] = &["af", "bf", "cf", "xf", "yf", "dfm", "rf", "bff", "qf", "ef"];
 
 fn print_fields(out: &mut String, fields: &[Field], skip: &[&str], get: impl Fn(&str) -> Option<u64>) {
     for f in fields {
@@ -83,6 +83,10 @@ pub fn disassemble(command: &Command) -> String {
             print_fields(&mut out, Position::FIELDS, &["type_"], |n| e.field(n));
         }
     }
+    if let Some(a) = &command.agu {
+        out.push_str(" | agu");
+        print_fields(&mut out, Agu::FIELDS, &["type_"], |n| a.field(n));
+    }
     out
 }
 
@@ -95,7 +99,7 @@ pub fn disassemble_words(words: &[Word]) -> Result<Vec<String>, (usize, super::D
     while at < words.len() {
         let command = Command::decode(&words[at..]).map_err(|e| (at, e))?;
         out.push(disassemble(&command));
-        at += if command.extension.is_some() { 2 } else { 1 };
+        at += usize::try_from(command.words()).expect("at most 3");
     }
     Ok(out)
 }
@@ -160,7 +164,8 @@ fn assign(items: &[&str], tables: &mut [(&[Field], Setter<'_>)]) -> Result<(), S
 }
 
 fn assemble_line(line: &str) -> Result<Command, String> {
-    let (main, ext) = line.split_once('|').map_or((line, None), |(m, e)| (m, Some(e)));
+    let mut parts = line.split('|');
+    let main = parts.next().unwrap_or("");
     let items: Vec<&str> = main.split_whitespace().collect();
     let (mnemonic, items) = items.split_first().ok_or("expected a mnemonic")?;
     let mut header = Header::default();
@@ -211,35 +216,40 @@ fn assemble_line(line: &str) -> Result<Command, String> {
             &mut [(&VecOp::FIELDS[1..], &mut |n, v| b.set_field(n, v)), (header_fields, &mut set_header)],
         ),
     }?;
-    let extension = match ext {
-        None => None,
-        Some(text) => {
-            let items: Vec<&str> = text.split_whitespace().collect();
-            let (kind, items) = items.split_first().ok_or("expected epi, idx or pos after `|`")?;
-            Some(match *kind {
-                "epi" => {
-                    let mut e = Epilogue::default();
-                    assign(items, &mut [(&Epilogue::FIELDS[1..], &mut |n, v| e.set_field(n, v))])?;
-                    Extension::Epilogue(e)
-                }
-                "idx" => {
-                    let mut e = Index::default();
-                    assign(items, &mut [(&Index::FIELDS[1..], &mut |n, v| e.set_field(n, v))])?;
-                    Extension::Index(e)
-                }
-                "pos" => {
-                    let mut e = Position::default();
-                    assign(items, &mut [(&Position::FIELDS[1..], &mut |n, v| e.set_field(n, v))])?;
-                    Extension::Position(e)
-                }
-                other => return Err(format!("unknown extension `{other}`; expected epi, idx or pos")),
-            })
+    let (mut extension, mut agu) = (None, None);
+    for text in parts {
+        let items: Vec<&str> = text.split_whitespace().collect();
+        let (kind, items) = items.split_first().ok_or("expected epi, idx, pos or agu after `|`")?;
+        if agu.is_some() || (extension.is_some() && *kind != "agu") {
+            return Err(format!("`{kind}` cannot follow: at most one of epi, idx and pos, then agu"));
         }
-    };
-    let command = Command { header, body, extension };
+        match *kind {
+            "epi" => {
+                let mut e = Epilogue::default();
+                assign(items, &mut [(&Epilogue::FIELDS[1..], &mut |n, v| e.set_field(n, v))])?;
+                extension = Some(Extension::Epilogue(e));
+            }
+            "idx" => {
+                let mut e = Index::default();
+                assign(items, &mut [(&Index::FIELDS[1..], &mut |n, v| e.set_field(n, v))])?;
+                extension = Some(Extension::Index(e));
+            }
+            "pos" => {
+                let mut e = Position::default();
+                assign(items, &mut [(&Position::FIELDS[1..], &mut |n, v| e.set_field(n, v))])?;
+                extension = Some(Extension::Position(e));
+            }
+            "agu" => {
+                let mut a = Agu::default();
+                assign(items, &mut [(&Agu::FIELDS[1..], &mut |n, v| a.set_field(n, v))])?;
+                agu = Some(a);
+            }
+            other => return Err(format!("unknown extension `{other}`; expected epi, idx, pos or agu")),
+        }
+    }
+    let command = Command { header, body, extension, agu };
     // What assembles must also decode: unknown codes and misplaced extensions are refused here, with the line.
-    let (first, second) = command.encode();
-    let words: Vec<Word> = core::iter::once(first).chain(second).collect();
+    let words: Vec<Word> = command.words_of().into_iter().flatten().collect();
     Command::decode(&words).map_err(|e| format!("{e}"))
 }
 
@@ -256,9 +266,7 @@ pub fn assemble(text: &str) -> Result<Vec<Word>, AsmError> {
         }
         let command =
             assemble_line(line).map_err(|message| AsmError { line: i + 1, message: message.to_owned() })?;
-        let (first, second) = command.encode();
-        out.push(first);
-        out.extend(second);
+        out.extend(command.words_of().into_iter().flatten());
     }
     Ok(out)
 }

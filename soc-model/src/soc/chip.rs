@@ -294,7 +294,7 @@ impl Bus for World {
             }
             _ => {
                 let core = usize::try_from(offset / map::NPU_STRIDE).expect("at most 8 cores");
-                self.npu.load(core, offset % map::NPU_STRIDE).ok_or(BusFault::Unmapped(addr))?
+                self.npu.load(now, core, offset % map::NPU_STRIDE).ok_or(BusFault::Unmapped(addr))?
             }
         };
         self.chip.lines_changed = true;

@@ -359,9 +359,10 @@ impl Soc {
 
     fn npu_fault(&self) -> Option<SocFault> {
         self.world.npu.cores.cores.iter().find_map(|c| {
-            let (fault, index) = c.fault?;
+            let (_, stopped) = c.fault()?;
             let console = self.world.chip.console_tail();
-            Some(SocFault::Npu { core: c.number, index, fault: fault.to_string(), console })
+            let (index, fault) = (stopped.index, stopped.fault.to_string());
+            Some(SocFault::Npu { core: c.number, index, fault, console })
         })
     }
 
