@@ -8,7 +8,7 @@ use runtime::program::Places;
 use runtime::{Caps, Model, Plan, Program, Sink};
 use sim_kernel::{Bytes, Hertz};
 use soc_model::config::{SocConfig, resolve};
-use soc_model::soc::{BuildError, FirmwareImage, Job, ModelImage, RunResult, SocBuilder, SocFault};
+use soc_model::soc::{BuildError, FirmwareImage, Job, ModelImage, RunResult, SocBuilder, SocFault, Turn};
 use traces::image::{ImageLayout, build_image, random_tensors};
 use traces::workload::{Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling};
 
@@ -116,9 +116,13 @@ impl Case {
                 vocab: m.vocab.into(),
             },
             job: Job {
-                prompt: self.prompt.clone(),
-                decode: self.decode,
-                context: self.context,
+                turn: Turn {
+                    prompt: self.prompt.clone(),
+                    decode: self.decode,
+                    context: self.context,
+                    ..Turn::default()
+                },
+                positions,
                 chunk: self.chunk,
                 ids,
                 seed: SEED,

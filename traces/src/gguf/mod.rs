@@ -12,4 +12,3 @@ mod tokenizer;
 pub use blocks::{TensorType, type_of};
 pub use model::GgufModel;
 pub use reader::{Contents, TensorInfo, Value, read};
-pub use tokenizer::Tokenizer;

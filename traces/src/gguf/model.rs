@@ -10,8 +10,9 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::reader::{Contents, TensorInfo, Value, read};
-use super::tokenizer::Tokenizer;
-use crate::image::{ImageLayout, Tensor, TensorSource, fill_image};
+use super::tokenizer::tokenizer;
+use crate::image::{ImageLayout, Tensor, TensorSource, fill_image, tensors_of};
+use crate::tokenizer::Tokenizer;
 use crate::workload::{
     Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling, TensorFormat, WeightQuant, WorkloadError,
     WorkloadProblem,
@@ -40,18 +41,18 @@ impl PartialEq for GgufModel {
 
 struct Keys<'a> {
     place: &'a str,
-    metadata: &'a BTreeMap<String, Value>,
+    contents: &'a Contents,
     architecture: &'a str,
 }
 
 impl Keys<'_> {
     fn bad(&self, key: &str, message: impl Into<String>) -> WorkloadError {
-        WorkloadProblem::new(self.place, key, message).into()
+        WorkloadProblem::new(self.contents.place_of(self.place, key), key, message).into()
     }
 
     fn get(&self, key: &str) -> (String, Option<&Value>) {
         let key = format!("{}.{key}", self.architecture);
-        let value = self.metadata.get(&key);
+        let value = self.contents.metadata.get(&key);
         (key, value)
     }
 
@@ -164,37 +165,10 @@ fn tensor_name(tensor: Tensor, layer: u32) -> String {
     format!("blk.{layer}.{part}")
 }
 
-/// The tensors a model of that shape has.
-fn wanted(spec: &ModelSpec) -> Vec<(Tensor, u32)> {
-    let mut out = vec![(Tensor::Embed, 0), (Tensor::FinalNorm, 0)];
-    if !spec.tied_embedding {
-        out.push((Tensor::Head, 0));
-    }
-    let mut each = vec![
-        Tensor::AttnNorm,
-        Tensor::FfnNorm,
-        Tensor::Query,
-        Tensor::Key,
-        Tensor::Value,
-        Tensor::Output,
-        Tensor::Gate,
-        Tensor::Up,
-        Tensor::Down,
-    ];
-    if spec.qkv_bias {
-        each.extend([Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias]);
-    }
-    if spec.qk_norm {
-        each.extend([Tensor::QueryNorm, Tensor::KeyNorm]);
-    }
-    out.extend((0..spec.layers).flat_map(|layer| each.iter().map(move |t| (*t, layer))));
-    out
-}
-
 /// Checks that the tensors are the model's, in shape and type, and no others.
 fn check_tensors(spec: &ModelSpec, contents: &Contents, place: &str) -> Result<(), WorkloadError> {
     let mut known = BTreeSet::from([FACTORS.to_owned()]);
-    for (tensor, layer) in wanted(spec) {
+    for (tensor, layer) in tensors_of(spec) {
         let name = tensor_name(tensor, layer);
         let (rows, cols) = tensor.shape(spec);
         let (rows, cols) = (rows as u64, cols as u64);
@@ -294,7 +268,7 @@ impl GgufModel {
             return Err(WorkloadProblem::new(place, "token_embd.weight", "is missing").into());
         };
         let vocab = embedding.dims.get(1).copied().unwrap_or(0);
-        let keys = Keys { place, metadata: &contents.metadata, architecture };
+        let keys = Keys { place, contents, architecture };
         let spec = keys.spec(vocab, name, |tensor| contents.tensors.contains_key(tensor))?;
         check_tensors(&spec, contents, place)?;
         Ok(spec)
@@ -305,7 +279,16 @@ impl GgufModel {
     /// # Errors
     /// If it is of a kind that is not known or does not match the vocabulary.
     pub fn tokenizer(&self) -> Result<Tokenizer, WorkloadError> {
-        Tokenizer::new(&self.contents.metadata, self.spec.vocab, &self.path.display().to_string())
+        tokenizer(&self.contents, self.spec.vocab, &self.path.display().to_string())
+    }
+
+    /// The chat template, if the file has one.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&str> {
+        match self.contents.metadata.get("tokenizer.chat_template") {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
     }
 
     /// Bytes of the tensors in the file.

@@ -10,4 +10,4 @@ mod weights;
 
 pub use layout::{ImageLayout, TensorBytes};
 pub use rope::inverse_frequencies;
-pub use weights::{RandomTensors, Tensor, TensorSource, build_image, fill_image, random_tensors};
+pub use weights::{RandomTensors, Tensor, TensorSource, build_image, fill_image, random_tensors, tensors_of};

@@ -75,6 +75,34 @@ impl Tensor {
     }
 }
 
+/// The tensors a model of that shape has, each with its layer (0 for those that are none's).
+#[must_use]
+pub fn tensors_of(spec: &ModelSpec) -> Vec<(Tensor, u32)> {
+    let mut out = vec![(Tensor::Embed, 0), (Tensor::FinalNorm, 0)];
+    if !spec.tied_embedding {
+        out.push((Tensor::Head, 0));
+    }
+    let mut each = vec![
+        Tensor::AttnNorm,
+        Tensor::FfnNorm,
+        Tensor::Query,
+        Tensor::Key,
+        Tensor::Value,
+        Tensor::Output,
+        Tensor::Gate,
+        Tensor::Up,
+        Tensor::Down,
+    ];
+    if spec.qkv_bias {
+        each.extend([Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias]);
+    }
+    if spec.qk_norm {
+        each.extend([Tensor::QueryNorm, Tensor::KeyNorm]);
+    }
+    out.extend((0..spec.layers).flat_map(|layer| each.iter().map(move |t| (*t, layer))));
+    out
+}
+
 /// Gives the values of a model's tensors.
 pub trait TensorSource {
     /// All values of `tensor` in `layer` (0 for those that are none of a layer's), row by row.

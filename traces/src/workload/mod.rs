@@ -6,6 +6,8 @@ mod model;
 mod preset;
 mod quant;
 
+pub(crate) use hugging_face::read as read_config;
+
 pub use error::{WorkloadError, WorkloadProblem};
 pub use model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 pub use preset::{ModelPreset, load_model, model_names, model_preset};
