@@ -6,6 +6,7 @@
 
 mod header;
 mod model;
+mod names;
 
 pub use header::{Element, Entry, read};
 pub use model::SafetensorsModel;

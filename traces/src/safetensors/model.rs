@@ -9,9 +9,10 @@ use half::{bf16, f16};
 use serde_json::Value;
 
 use super::header::{Element, Entry, read};
+use super::names::{beside, offset, stored};
 use crate::image::{ImageLayout, Tensor, TensorSource, fill_image, tensors_of};
 use crate::tokenizer::{Tokenizer, from_json};
-use crate::workload::{Family, ModelSpec, QuantScheme, WorkloadError, WorkloadProblem, read_config};
+use crate::workload::{ModelSpec, QuantScheme, WorkloadError, WorkloadProblem, read_config};
 
 /// Largest JSON file of a folder.
 const MOST_JSON: u64 = 256 << 20;
@@ -89,47 +90,6 @@ fn shards(folder: &Path) -> Result<(Vec<String>, BTreeMap<String, String>), Work
     }
     let files: BTreeSet<&String> = out.values().collect();
     Ok((files.into_iter().cloned().collect(), out))
-}
-
-/// Where a tensor's rows are: name, first row, rows of the whole. Phi 3 stores q, k, v and gate, up as one.
-fn stored(tensor: Tensor, layer: u32, spec: &ModelSpec) -> (String, u64, u64) {
-    let (own, fused) = match tensor {
-        Tensor::Embed => return ("model.embed_tokens.weight".to_owned(), 0, spec.vocab.into()),
-        Tensor::FinalNorm => return ("model.norm.weight".to_owned(), 0, 1),
-        Tensor::Head => return ("lm_head.weight".to_owned(), 0, spec.vocab.into()),
-        Tensor::AttnNorm => ("input_layernorm.weight", None),
-        Tensor::FfnNorm => ("post_attention_layernorm.weight", None),
-        Tensor::Query => ("self_attn.q_proj.weight", Some(0)),
-        Tensor::Key => ("self_attn.k_proj.weight", Some(spec.q_width())),
-        Tensor::Value => ("self_attn.v_proj.weight", Some(spec.q_width() + spec.kv_width())),
-        Tensor::QueryBias => ("self_attn.q_proj.bias", None),
-        Tensor::KeyBias => ("self_attn.k_proj.bias", None),
-        Tensor::ValueBias => ("self_attn.v_proj.bias", None),
-        Tensor::QueryNorm => ("self_attn.q_norm.weight", None),
-        Tensor::KeyNorm => ("self_attn.k_norm.weight", None),
-        Tensor::Output => ("self_attn.o_proj.weight", None),
-        Tensor::Gate => ("mlp.gate_proj.weight", Some(0)),
-        Tensor::Up => ("mlp.up_proj.weight", Some(spec.ffn.into())),
-        Tensor::Down => ("mlp.down_proj.weight", None),
-    };
-    let rows = tensor.shape(spec).0 as u64;
-    let name = |part: &str| format!("model.layers.{layer}.{part}");
-    match (fused, tensor) {
-        (Some(first), Tensor::Gate | Tensor::Up) if spec.family == Family::Phi3 => {
-            (name("mlp.gate_up_proj.weight"), first, 2 * u64::from(spec.ffn))
-        }
-        (Some(first), _) if spec.family == Family::Phi3 => {
-            (name("self_attn.qkv_proj.weight"), first, spec.q_width() + 2 * spec.kv_width())
-        }
-        _ => (name(own), 0, rows),
-    }
-}
-
-/// Tensors a checkpoint may have beside the model's: derived tables, a tied head, MiMo's prediction layer.
-fn beside(name: &str, spec: &ModelSpec) -> bool {
-    name.ends_with("rotary_emb.inv_freq")
-        || (spec.tied_embedding && name == "lm_head.weight")
-        || (spec.family == Family::Mimo && name.starts_with("model.mtp_layers."))
 }
 
 impl SafetensorsModel {
@@ -289,11 +249,16 @@ impl TensorSource for Weights<'_> {
             let place = format!("{} byte {start}", path.display());
             WorkloadProblem::new(place, name, format!("cannot be read: {}", e.kind()))
         })?;
-        Ok(match entry.element {
+        let mut values: Vec<f32> = match entry.element {
             Element::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Element::F16 => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
             Element::Bf16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
             Element::Other(_) => unreachable!("refused when the folder was opened"),
-        })
+        };
+        let more = offset(tensor, &model.spec);
+        if more != 0.0 {
+            values.iter_mut().for_each(|v| *v += more);
+        }
+        Ok(values)
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{WorkloadError, WorkloadProblem, unknown_name};
+use super::extras::Extras;
 use super::hugging_face;
 use super::model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 use crate::gguf::GgufModel;
@@ -103,6 +104,7 @@ pub fn model_preset(name: &str) -> Result<ModelPreset, WorkloadError> {
         },
         tied_embedding: raw.tied_embedding,
         max_position: raw.max_position,
+        extras: Extras::default(),
     };
     spec.check(&format!("preset {name}"))?;
     Ok(ModelPreset { spec, source: raw.source })
