@@ -61,10 +61,8 @@ fn shard(tensors: &[(String, &str, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
     let (mut header, mut data) = (Map::new(), Vec::new());
     for (name, dtype, shape, bytes) in tensors {
         let end = data.len() + bytes.len();
-        header.insert(
-            name.clone(),
-            json!({"dtype": dtype, "shape": shape, "data_offsets": [data.len(), end]}),
-        );
+        header
+            .insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": [data.len(), end]}));
         data.extend(bytes);
     }
     let header = Value::from(header).to_string();
@@ -89,7 +87,8 @@ fn tokenizer() -> Value {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false, "special": true})
     };
-    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let bytes =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     let start = json!({"SpecialToken": {"id": "<|start|>", "type_id": 0}});
     json!({
         "version": "1.0", "truncation": null, "padding": null,
@@ -131,8 +130,11 @@ fn folder(called: &str, dtype: &'static str) -> PathBuf {
     let write = |name: &str, value: &Value| fs::write(path.join(name), value.to_string()).expect("a file");
     write("config.json", &config());
     write("tokenizer.json", &tokenizer());
-    write("tokenizer_config.json", &json!({"bos_token": "<|start|>", "eos_token": {"content": "<|end|>"},
-                                           "chat_template": "{{ messages[0].content }}"}));
+    write(
+        "tokenizer_config.json",
+        &json!({"bos_token": "<|start|>", "eos_token": {"content": "<|end|>"},
+                                           "chat_template": "{{ messages[0].content }}"}),
+    );
     write("model.safetensors.index.json", &json!({"metadata": {}, "weight_map": map}));
     path
 }
@@ -183,7 +185,9 @@ fn a_folder_says_what_the_same_model_in_gguf_says() {
     fs::write(&gguf, file(&GOOD)).expect("a file");
     let output = |model: &Path| {
         let model = model.to_str().expect("UTF-8");
-        let ran = presil(&["run", "--soc", "tiny", "--model", model, "--prompt", PROMPT, "--decode", "10", "--json"]);
+        let ran = presil(&[
+            "run", "--soc", "tiny", "--model", model, "--prompt", PROMPT, "--decode", "10", "--json",
+        ]);
         assert_eq!(ran.code, 0, "{}", ran.err);
         serde_json::from_str::<Value>(&ran.out).expect("JSON")["output"].clone()
     };
@@ -198,13 +202,15 @@ fn a_folder_says_what_the_same_model_in_gguf_says() {
     }
     let model = path.to_str().expect("UTF-8");
     let ran = presil(&[
-        "run", "--soc", "tiny", "--model", model, "--prompt", PROMPT, "--decode", "4", "--quant", "w8a16", "--json",
+        "run", "--soc", "tiny", "--model", model, "--prompt", PROMPT, "--decode", "4", "--quant", "w8a16",
+        "--json",
     ]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     let record: Value = serde_json::from_str(&ran.out).expect("JSON");
     assert!(record["model"]["quant"] == "w8a16" && record["output"]["tokens"][0].is_u64());
     // Without a prompt a folder is its shape.
-    let ran = presil(&["run", "--soc", "tiny", "--model", model, "--prefill", "9", "--decode", "2", "--json"]);
+    let ran =
+        presil(&["run", "--soc", "tiny", "--model", model, "--prefill", "9", "--decode", "2", "--json"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
 }
 
@@ -220,34 +226,83 @@ fn folders_that_are_not_what_they_should_be_exit_3_and_say_where() {
         fs::write(file, index.to_string()).expect("a file");
     }
     let flaws: [Flaw; 10] = [
-        ("gone", |p| fs::remove_file(p.join("part-1.safetensors")).expect("there"), "part-1.safetensors: cannot be read"),
-        ("outside", |p| index(p, |m| m["model.norm.weight"] = json!("../x")), "model.norm.weight: expected a file's name"),
-        ("moved", |p| index(p, |m| m["model.norm.weight"] = json!("part-1.safetensors")), "the index says it is in part-1"),
-        ("promised", |p| index(p, |m| drop(m.insert("x".to_owned(), json!("part-0.safetensors")))), "x: is not there"),
-        ("cut", |p| {
-            let file = p.join("part-0.safetensors");
-            let bytes = fs::read(&file).expect("there");
-            fs::write(&file, &bytes[..bytes.len() - 1]).expect("written");
-        }, "data_offsets: expected a range within"),
-        ("shape", |p| {
-            let text = fs::read_to_string(p.join("config.json")).expect("there");
-            fs::write(p.join("config.json"), text.replace("\"intermediate_size\":192", "\"intermediate_size\":208")).expect("written");
-        }, "expected dimensions [208, 64], found [192, 64]"),
-        ("layers", |p| {
-            let text = fs::read_to_string(p.join("config.json")).expect("there");
-            fs::write(p.join("config.json"), text.replace("\"num_hidden_layers\":2", "\"num_hidden_layers\":1")).expect("written");
-        }, "is no tensor this architecture is known to have"),
-        ("words", |p| {
-            let text = fs::read_to_string(p.join("tokenizer.json")).expect("there");
-            fs::write(p.join("tokenizer.json"), text.replace(":271", ":272")).expect("written");
-        }, "has token 272, but the embedding has 272 rows"),
-        ("mute", |p| fs::remove_file(p.join("tokenizer.json")).expect("there"), "tokenizer.json: cannot be read"),
-        ("tongue", |p| fs::write(p.join("tokenizer.json"), "{}").expect("written"), "tokenizer.json: does not build"),
+        (
+            "gone",
+            |p| fs::remove_file(p.join("part-1.safetensors")).expect("there"),
+            "part-1.safetensors: cannot be read",
+        ),
+        (
+            "outside",
+            |p| index(p, |m| m["model.norm.weight"] = json!("../x")),
+            "model.norm.weight: expected a file's name",
+        ),
+        (
+            "moved",
+            |p| index(p, |m| m["model.norm.weight"] = json!("part-1.safetensors")),
+            "the index says it is in part-1",
+        ),
+        (
+            "promised",
+            |p| index(p, |m| drop(m.insert("x".to_owned(), json!("part-0.safetensors")))),
+            "x: is not there",
+        ),
+        (
+            "cut",
+            |p| {
+                let file = p.join("part-0.safetensors");
+                let bytes = fs::read(&file).expect("there");
+                fs::write(&file, &bytes[..bytes.len() - 1]).expect("written");
+            },
+            "data_offsets: expected a range within",
+        ),
+        (
+            "shape",
+            |p| {
+                let text = fs::read_to_string(p.join("config.json")).expect("there");
+                fs::write(
+                    p.join("config.json"),
+                    text.replace("\"intermediate_size\":192", "\"intermediate_size\":208"),
+                )
+                .expect("written");
+            },
+            "expected dimensions [208, 64], found [192, 64]",
+        ),
+        (
+            "layers",
+            |p| {
+                let text = fs::read_to_string(p.join("config.json")).expect("there");
+                fs::write(
+                    p.join("config.json"),
+                    text.replace("\"num_hidden_layers\":2", "\"num_hidden_layers\":1"),
+                )
+                .expect("written");
+            },
+            "is no tensor this architecture is known to have",
+        ),
+        (
+            "words",
+            |p| {
+                let text = fs::read_to_string(p.join("tokenizer.json")).expect("there");
+                fs::write(p.join("tokenizer.json"), text.replace(":271", ":272")).expect("written");
+            },
+            "has token 272, but the embedding has 272 rows",
+        ),
+        (
+            "mute",
+            |p| fs::remove_file(p.join("tokenizer.json")).expect("there"),
+            "tokenizer.json: cannot be read",
+        ),
+        (
+            "tongue",
+            |p| fs::write(p.join("tokenizer.json"), "{}").expect("written"),
+            "tokenizer.json: does not build",
+        ),
     ];
     for (name, flaw, part) in flaws {
         let path = folder(&format!("st-flaw-{name}"), "F16");
         flaw(&path);
-        let ran = presil(&["run", "--soc", "tiny", "--model", path.to_str().expect("UTF-8"), "--prompt", "x"]);
+        let ran =
+            presil(&["run", "--soc", "tiny", "--model", path.to_str().expect("UTF-8"), "--prompt", "x"]);
         assert!(ran.code == 3 && ran.err.contains(part), "{name}: {} {}", ran.code, ran.err);
     }
 }
