@@ -12,7 +12,7 @@ use super::header::{Element, Entry, read};
 use super::names::{beside, offset, stored};
 use crate::image::{ImageLayout, Tensor, TensorSource, fill_image, tensors_of};
 use crate::tokenizer::{Tokenizer, from_json};
-use crate::workload::{ModelSpec, QuantScheme, WorkloadError, WorkloadProblem, read_config};
+use crate::workload::{ModelSpec, QuantScheme, WorkloadError, WorkloadProblem, model_names, read_config};
 
 /// Largest JSON file of a folder.
 const MOST_JSON: u64 = 256 << 20;
@@ -97,7 +97,9 @@ impl SafetensorsModel {
     #[must_use]
     pub fn is_one(argument: &str) -> bool {
         let folder = Path::new(argument);
-        folder.join("config.json").is_file()
+        // A preset's name means the preset, whatever lies beside.
+        !model_names().any(|name| name == argument)
+            && folder.join("config.json").is_file()
             && (folder.join(ONE_FILE).is_file() || folder.join(INDEX).is_file())
     }
 

@@ -450,6 +450,101 @@ mod tests {
         assert_eq!(expected.max_position, 2047);
     }
 
+    const GEMMA_2_2B: &str = r#"{
+  "architectures": ["Gemma2ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": 50.0,
+  "final_logit_softcapping": 30.0, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh",
+  "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 2304, "intermediate_size": 9216,
+  "max_position_embeddings": 8192, "model_type": "gemma2", "num_attention_heads": 8, "num_hidden_layers": 26,
+  "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_theta": 10000.0,
+  "sliding_window": 4096, "vocab_size": 256000
+}"#;
+
+    const GEMMA_3_1B: &str = r#"{
+  "architectures": ["Gemma3ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": null,
+  "final_logit_softcapping": null, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 1152,
+  "intermediate_size": 6912, "max_position_embeddings": 32768, "model_type": "gemma3_text",
+  "num_attention_heads": 4, "num_hidden_layers": 26, "num_key_value_heads": 1, "query_pre_attn_scalar": 256,
+  "rms_norm_eps": 1e-06, "rope_local_base_freq": 10000, "rope_scaling": null, "rope_theta": 1000000,
+  "sliding_window": 512, "sliding_window_pattern": 6, "vocab_size": 262144
+}"#;
+
+    const MINI_LM: &str = r#"{
+  "architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": 384, "intermediate_size": 1536,
+  "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert", "num_attention_heads": 12,
+  "num_hidden_layers": 6, "position_embedding_type": "absolute", "type_vocab_size": 2, "vocab_size": 30522
+}"#;
+
+    #[test]
+    fn families_beyond_the_plain_block_count_their_published_parameters() {
+        // The last without its pooler, which nothing uses: 22,713,216 with it.
+        for (text, params) in [(GEMMA_2_2B, 2_614_341_888), (GEMMA_3_1B, 999_885_952), (MINI_LM, 22_565_376)]
+        {
+            assert_eq!(read(text, "m.json").expect("reads").params(), params);
+        }
+        let two = read(GEMMA_2_2B, "m.json").expect("reads");
+        assert_eq!((two.extras.embed_scale, two.extras.attention_scale), (Some(48.0), None));
+        assert_eq!((two.extras.attention_cap, two.extras.logit_cap), (Some(50.0), Some(30.0)));
+        assert_eq!(two.extras.window, Some(Window { positions: 4096, period: 2, local_theta: None }));
+        assert!(two.tied_embedding && two.extras.post_norms && two.extras.gate_gelu);
+        let scaled = GEMMA_2_2B.replace("\"query_pre_attn_scalar\": 256", "\"query_pre_attn_scalar\": 144");
+        let scale = read(&scaled, "m.json").expect("reads").extras.attention_scale.expect("another");
+        assert!((scale - 1.0 / 12.0).abs() < 1e-12);
+        let three = read(GEMMA_3_1B, "m.json").expect("reads");
+        assert_eq!((three.extras.attention_cap, three.extras.logit_cap, three.qk_norm), (None, None, true));
+        let window = Window { positions: 512, period: 6, local_theta: Some(10_000.0) };
+        assert_eq!(three.extras.window, Some(window));
+        let bert = read(MINI_LM, "m.json").expect("reads");
+        assert_eq!(bert.extras.encoder, Some(Encoder { token_types: 2 }));
+        assert!(bert.qkv_bias && !bert.tied_embedding);
+        for (text, from, to, says) in [
+            (
+                GEMMA_2_2B,
+                "\"hidden_activation\": \"gelu_pytorch_tanh\"",
+                "\"hidden_activation\": \"silu\"",
+                "hidden_activation",
+            ),
+            (
+                GEMMA_2_2B,
+                "\"sliding_window\": 4096",
+                "\"sliding_window\": 0",
+                "sliding_window: expected at least 1",
+            ),
+            (GEMMA_2_2B, "50.0", "-1.0", "attn_logit_softcapping: expected from"),
+            (GEMMA_3_1B, "\"rope_scaling\": null", "\"layer_types\": [\"full_attention\"]", "layer 0 is"),
+            (MINI_LM, "\"absolute\"", "\"relative_key\"", "position_embedding_type"),
+            (MINI_LM, "\"type_vocab_size\": 2", "\"type_vocab_size\": 0", "type_vocab_size"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let error = refused(&text.replace(from, to));
+            assert!(error.contains(says), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_long_phi_is_its_short_factors_within_the_original_context() {
+        let factors: Vec<String> = (0..48).map(|i| format!("{}.5", i + 1)).collect();
+        let text = |short: &str| {
+            format!(
+                r#"{{"architectures": ["Phi3ForCausalLM"], "hidden_act": "silu", "hidden_size": 3072,
+  "intermediate_size": 8192, "max_position_embeddings": 131072, "num_attention_heads": 32, "num_hidden_layers": 32,
+  "num_key_value_heads": 32, "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "rope_scaling":
+  {{"long_factor": [1.0], "short_factor": {short}, "type": "longrope"}}, "rope_theta": 10000.0,
+  "sliding_window": 262144, "tie_word_embeddings": false, "vocab_size": 32064}}"#
+            )
+        };
+        let spec = read(&text(&format!("[{}]", factors.join(","))), "m.json").expect("reads");
+        assert_eq!((spec.max_position, spec.extras.rope_factors.len()), (4096, 48));
+        // The published factor on cosine and sine is the root of 1 + ln 32 / ln 4096 = 1 + 5 / 12.
+        let scale = spec.extras.attention_scale.expect("stretched");
+        assert!((scale * 96f64.sqrt() - (1.0 + 5.0 / 12.0)).abs() < 1e-12, "{scale}");
+        let table = crate::image::inverse_frequencies(&spec);
+        assert!((f64::from(table[0]) - 1.0 / 1.5).abs() < 1e-7);
+        assert!(refused(&text("[1.0]")).contains("expected 48 factors, found 1"));
+        assert!(refused(&text("\"x\"")).contains("short_factor: expected a list"));
+        let llama = LLAMA_1B.replace("\"llama3\"", "\"longrope\"");
+        assert!(refused(&llama).contains("rope type `longrope` is not supported"));
+    }
+
     #[test]
     fn what_changes_the_arithmetic_and_is_not_modelled_is_named() {
         for (text, from, to, says) in [
