@@ -28,6 +28,7 @@ fn outcome(soc: &str, sets: &[&str], model: &str, tokens: (u32, u32)) -> (RunReq
         firmware: None,
         seed: 0,
         text: None,
+        ids: None,
     };
     let outcome = run(&request, &mut |_| {}).expect("the run ends");
     (request, outcome.record)

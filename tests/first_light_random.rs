@@ -34,6 +34,7 @@ fn a_random_chip_runs_a_random_model_or_says_why_not() {
                 firmware: None,
                 seed,
                 text: None,
+                ids: None,
             };
             ran.set(ran.get() + 1);
             match run(&request, &mut |_| {}) {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use support::machine::{Interruption, Machine, Sampled, Shape};
 use support::reference::Reference;
 use traces::image::{build_image, random_tensors};
-use traces::workload::{Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling};
+use traces::workload::{Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling};
 
 /// Prompts and how many tokens follow each; the second turn finds the cache as the first left it.
 const TURNS: [(usize, usize); 2] = [(21, 12), (14, 5)];
@@ -30,6 +30,7 @@ fn model() -> ModelSpec {
         rope: Rope { theta: 10_000.0, layout: RopeLayout::Half, scaling: RopeScaling::None },
         tied_embedding: false,
         max_position: 128,
+        extras: Extras::default(),
     }
 }
 

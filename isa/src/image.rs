@@ -13,7 +13,7 @@ use crate::npu::ops::Format;
 /// "presilim" in little-endian bytes.
 pub const MAGIC: u64 = 0x6D69_6C69_7365_7270;
 /// Version of this layout.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 macro_rules! header {
     ($( $field:ident $text:literal ),* $(,)?) => {
@@ -48,7 +48,7 @@ header! {
     head_dim "width of a head",
     ffn "width of the feed-forward layer",
     vocab "tokens in the vocabulary",
-    flags "bit 0 QKV bias, bit 1 QK norm, bit 2 RoPE rotates neighbours (else halves)",
+    flags "what the model has beyond the plain block: the `FLAG_` bits; one that is not known is refused",
     eps "RMS norm epsilon, fp32 bits",
     att_scale "factor on attention scores, fp32 bits",
     panel "columns of a panel",
@@ -73,6 +73,24 @@ header! {
     final_norm "offset of the last norm, fp32",
     head "offset of the head matrix",
     inv_freq "offset of the rotary inverse frequencies, fp32, head_dim / 2",
+    embed_scale "FLAG_EMBED_SCALE: factor on embedding rows, fp32 bits",
+    attention_cap "FLAG_ATTENTION_CAP: c of scores c * tanh(s / c), fp32 bits",
+    logit_cap "FLAG_LOGIT_CAP: the same of logits",
+    window "FLAG_WINDOW: positions a windowed layer sees, its own included",
+    window_period "FLAG_WINDOW: layers period - 1, 2 * period - 1, ... see all positions; 0: none does",
+    inv_freq_local "FLAG_LOCAL_ROPE: offset of the windowed layers' rotary table",
+    post_norm1 "FLAG_POST_NORMS: offset in a layer of the norm of the attention output, fp32",
+    post_norm2 "FLAG_POST_NORMS: offset in a layer of the norm of the feed-forward output, fp32",
+    norm1_bias "FLAG_LAYER_NORM: offset in a layer, fp32",
+    norm2_bias "FLAG_LAYER_NORM: offset in a layer, fp32",
+    out_bias "FLAG_DENSE_BIAS: offset in a layer, fp32",
+    up_bias "FLAG_DENSE_BIAS: offset in a layer, fp32",
+    down_bias "FLAG_DENSE_BIAS: offset in a layer, fp32",
+    embed_norm "FLAG_EMBED_NORM: offset of the embedding's layer norm, fp32, weight then bias",
+    positions "FLAG_POSITIONS: offset of the learned position rows, fp16, at the embedding's stride",
+    position_count "FLAG_POSITIONS: how many there are",
+    token_types "FLAG_TOKEN_TYPES: offset of the token type rows, fp16, at the embedding's stride",
+    token_type_count "FLAG_TOKEN_TYPES: how many there are",
 }
 
 /// Flag: QKV has a bias.
@@ -81,6 +99,34 @@ pub const FLAG_BIAS: u64 = 1;
 pub const FLAG_QK_NORM: u64 = 2;
 /// Flag: RoPE rotates neighbours instead of halves.
 pub const FLAG_ROPE_INTER: u64 = 4;
+/// Flag: embedding rows are scaled.
+pub const FLAG_EMBED_SCALE: u64 = 1 << 3;
+/// Flag: attention scores are soft-capped.
+pub const FLAG_ATTENTION_CAP: u64 = 1 << 4;
+/// Flag: logits are soft-capped.
+pub const FLAG_LOGIT_CAP: u64 = 1 << 5;
+/// Flag: some or all layers see a window of positions.
+pub const FLAG_WINDOW: u64 = 1 << 6;
+/// Flag: windowed layers have a rotary table of their own.
+pub const FLAG_LOCAL_ROPE: u64 = 1 << 7;
+/// Flag: the outputs of attention and feed-forward are normed before they join the residual stream.
+pub const FLAG_POST_NORMS: u64 = 1 << 8;
+/// Flag: the gate is GELU (tanh form) instead of SiLU.
+pub const FLAG_GATE_GELU: u64 = 1 << 9;
+/// Flag: bidirectional attention; the result is a vector (mean over positions, normalised) and there is no head.
+pub const FLAG_ENCODER: u64 = 1 << 10;
+/// Flag: layer norms with biases, applied to the sum of residual stream and output, instead of RMS norms before.
+pub const FLAG_LAYER_NORM: u64 = 1 << 11;
+/// Flag: no gate; the feed-forward layer is down(gelu(up(x))), GELU in its erf form.
+pub const FLAG_PLAIN_FFN: u64 = 1 << 12;
+/// Flag: attention output, up and down projections have biases.
+pub const FLAG_DENSE_BIAS: u64 = 1 << 13;
+/// Flag: learned position rows are added to the embedding; nothing is rotated.
+pub const FLAG_POSITIONS: u64 = 1 << 14;
+/// Flag: token type rows are added to the embedding.
+pub const FLAG_TOKEN_TYPES: u64 = 1 << 15;
+/// Flag: the embedding is layer-normed.
+pub const FLAG_EMBED_NORM: u64 = 1 << 16;
 
 /// Rows a scale group of GEMM `grp` code covers; 0 where scales do not repeat along K.
 #[must_use]

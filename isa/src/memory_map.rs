@@ -64,6 +64,11 @@ pub mod mailbox {
     /// WO: address of the logits buffer, fp32, one a token of the vocabulary; written once before READY. Whoever
     /// sits on the other side may look there when a token arrives.
     pub const LOGITS: u64 = 0x50;
+    /// RO: the token the answer goes on with, read before each step but the first: the one last written to TOKEN_OUT
+    /// unless the other side wants another in its place, or [`STOP`] where it wants no more.
+    pub const NEXT: u64 = 0x58;
+    /// What NEXT reads where the answer is to end.
+    pub const STOP: u64 = u64::MAX;
 }
 
 /// Codes the firmware writes to the mailbox's ERROR register.
@@ -82,6 +87,8 @@ pub mod error {
     pub const PANIC: u64 = 6;
     /// CAP lacks something the model needs.
     pub const NOT_IN_CAP: u64 = 7;
+    /// The model has something this firmware does not compute.
+    pub const NOT_COMPUTED: u64 = 8;
 
     /// What a code means.
     #[must_use]
@@ -94,6 +101,7 @@ pub mod error {
             TRAP => "the firmware took an unexpected trap",
             PANIC => "the firmware panicked",
             NOT_IN_CAP => "the NPU lacks a format or function the model needs",
+            NOT_COMPUTED => "the model has something this firmware does not compute",
             _ => "unknown code",
         }
     }

@@ -224,6 +224,24 @@ pub struct Output {
     pub text: String,
     /// Natural logarithm of each token's probability.
     pub logprobs: Vec<f64>,
+    /// Ids of the prompt.
+    #[serde(default)]
+    pub prompt_ids: Vec<u32>,
+    /// Most tokens that were asked for: fewer were made where one of them ended the text.
+    #[serde(default)]
+    pub limit: u64,
+    /// What the model was scored on, where its tokens were given instead of chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
+}
+
+/// A model scored on given tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Exponential of the mean negative log-probability.
+    pub perplexity: f64,
+    /// What the model would have chosen at each token.
+    pub chosen: Vec<u32>,
 }
 
 /// Everything a finished run hands over. Times count from time zero, the prompt doorbell after boot.

@@ -131,6 +131,15 @@ pub fn text(record: &RunRecord) -> String {
         lines.push(String::new());
         lines.push("Output".to_owned());
         lines.push(format!("  {}", output.text.escape_debug()));
+        if let Some(score) = &output.score {
+            lines.push(String::new());
+            lines.push(format!("Scored on {} given tokens", output.tokens.len()));
+            lines.push(format!("  {:<32}{:>14.4}", "Perplexity", score.perplexity));
+            lines.push("        token  log-probability        chosen".to_owned());
+            for ((token, logprob), chosen) in output.tokens.iter().zip(&output.logprobs).zip(&score.chosen) {
+                lines.push(format!("  {token:>11}{logprob:>17.5}{chosen:>14}"));
+            }
+        }
     }
     lines.push(String::new());
     lines.push(format!(

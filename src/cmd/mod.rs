@@ -10,6 +10,7 @@ use clap::Subcommand;
 
 use crate::error::CliError;
 
+pub mod chat;
 pub mod diff;
 pub mod docs;
 pub mod dram;
@@ -21,6 +22,7 @@ pub mod report;
 pub mod run;
 pub mod schema;
 pub mod show;
+mod speaker;
 pub mod sweep;
 pub mod trace;
 
@@ -29,6 +31,8 @@ pub mod trace;
 pub enum Command {
     /// Run a model on a SoC: time, throughput, energy and where they went
     Run(run::Args),
+    /// Talk with a model on a SoC: text as it is made, simulated time and energy of every turn
+    Chat(chat::Args),
     /// Run a bare-metal RV64 program on the modelled harts
     Exec(exec::Args),
     /// List what is built in
@@ -65,6 +69,7 @@ impl Command {
     pub fn run(&self, out: &mut dyn Write) -> Result<(), CliError> {
         match self {
             Self::Run(args) => run::run(args, out),
+            Self::Chat(args) => chat::run(args, out),
             Self::Exec(args) => exec::run(args, out),
             Self::List(args) => list::run(args, out),
             Self::Show(args) => show::run(args, out),
@@ -111,7 +116,7 @@ fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, CliError> {
 ///
 /// # Errors
 /// If it cannot be read, is longer, or is not UTF-8.
-fn read_text(path: &Path, most: u64) -> Result<String, CliError> {
+pub(crate) fn read_text(path: &Path, most: u64) -> Result<String, CliError> {
     String::from_utf8(read_file(path, most)?).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         CliError::input(format!("{}: not a text file: byte {at} is not UTF-8", path.display()))

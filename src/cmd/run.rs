@@ -1,52 +1,68 @@
 //! `presil run`: a model on a SoC.
 
+mod job;
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim_kernel::Time;
 use soc_model::config::resolve;
 use soc_model::soc::MemoryTiming;
-use traces::gguf::GgufModel;
-use traces::workload::{ModelSpec, QuantScheme, load_model};
+use traces::workload::QuantScheme;
 
+use super::speaker::Speaker;
 use crate::error::CliError;
 use crate::session::{self, RunOutcome, RunRequest, TextJob};
+use job::Workload;
 
 /// Longest prompt, answer or context that is accepted at all; the model's own limit is usually far lower.
 const MAX_TOKENS: i64 = 1 << 20;
-/// What a preset or config.json is quantised to, and how long its prompt is, unless options say otherwise.
+/// What a preset or config.json is quantised to, and what a folder with weights is computed in.
 const DEFAULT_QUANT: &str = "w4a16-g128";
-const DEFAULT_PREFILL: u32 = 128;
+const DEFAULT_COMPUTED: &str = "fp16";
 
 /// Options of `presil run`.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Example: presil run --soc xring-o1 --model qwen2.5-1.5b --prefill 64 --decode 8 --set \
                         npu.cores=4 --json\n         presil run --model FILE.gguf --prompt \"The capital of \
-                        France is\" --decode 16"
+                        France is\" --decode 16\n         presil run --model FILE.gguf --prompt \"2 + 2 =\" --logits-of \
+                        216,36 --json"
 )]
 pub struct Args {
     /// SoC preset or TOML file
     #[arg(long, default_value = "xring-o1", value_name = "NAME|FILE")]
     soc: String,
-    /// Model preset, Hugging Face config.json or GGUF file
+    /// Model preset, Hugging Face config.json or folder, or GGUF file
     #[arg(long, default_value = "mimo-7b", value_name = "NAME|FILE")]
     model: String,
-    /// Quantisation scheme; a GGUF file has its own [default: w4a16-g128]
+    /// Quantisation scheme; a GGUF file has its own [default: w4a16-g128, fp16 where a folder's weights compute]
     #[arg(long, value_name = "SCHEME")]
     quant: Option<String>,
-    /// Text the model is to go on with; needs a GGUF file, which has weights and a tokenizer
+    /// Text the model is to go on with; needs files with weights and a tokenizer
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["prefill", "context"])]
     prompt: Option<String>,
+    /// Score these token ids instead of making tokens: their log-probabilities and the perplexity. Ids with commas, or
+    /// a file of them or of a run's record
+    #[arg(long, value_name = "TOKENS|FILE", conflicts_with_all = ["decode", "prefill", "context", "shape_only", "stop_at_eos"])]
+    logits_of: Option<String>,
+    /// Weights have addresses but no values, also with --prompt; made ids are drawn from the seed
+    #[arg(long)]
+    shape_only: bool,
+    /// Take prompt and made ids from this run's record, without values: the same cycles as that run
+    #[arg(long, value_name = "RUN.json", conflicts_with_all = ["prompt", "logits_of", "prefill", "context"])]
+    tokens_from: Option<PathBuf>,
+    /// End the answer at a token that ends a text
+    #[arg(long, requires = "prompt")]
+    stop_at_eos: bool,
     /// Prompt tokens [default: 128]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_TOKENS))]
     prefill: Option<u32>,
-    /// Tokens made, the one from prefill included
-    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_TOKENS))]
-    decode: u32,
+    /// Tokens made, the one from prefill included [default: 16, or as the record has it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_TOKENS))]
+    decode: Option<u32>,
     /// Tokens whose keys and values are resident before the prompt
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=MAX_TOKENS))]
     context: u32,
@@ -75,11 +91,20 @@ pub struct Args {
 
 /// Names of memory timing models.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum MemoryModelName {
+pub(super) enum MemoryModelName {
     /// Every command of a systematic sample of the traffic, extrapolated between samples
     Sampled,
     /// Every burst: without sampling error, and a hundred times slower
     Burst,
+}
+
+impl MemoryModelName {
+    pub(super) const fn timing(self) -> MemoryTiming {
+        match self {
+            Self::Sampled => MemoryTiming::Sampled,
+            Self::Burst => MemoryTiming::Burst,
+        }
+    }
 }
 
 impl Args {
@@ -95,20 +120,18 @@ impl Args {
         };
         let soc = resolve(&self.soc, &self.sets).map_err(|e| keep(e.into())).ok();
         let workload = self.workload().map_err(&mut keep).ok();
-        let quant = QuantScheme::named(self.quant.as_deref().unwrap_or(DEFAULT_QUANT));
+        let computes = workload.as_ref().is_some_and(|w| w.text.is_some());
+        let default = if computes { DEFAULT_COMPUTED } else { DEFAULT_QUANT };
+        let quant = QuantScheme::named(self.quant.as_deref().unwrap_or(default));
         let quant = quant.map_err(|e| keep(e.into())).ok();
         let (Some(soc), Some(workload), Some(quant)) = (soc, workload, quant) else {
             return Err(CliError::Input(problems));
         };
-        let Workload { model, quant: own, text } = workload;
+        let Workload { model, quant: own, text, ids, prefill, decode, context } = workload;
         let quant = own.unwrap_or(quant);
-        let prefill = match &text {
-            Some(job) => u32::try_from(job.prompt.len()).unwrap_or(u32::MAX),
-            None => self.prefill.unwrap_or(DEFAULT_PREFILL),
-        };
-        let tokens = u64::from(prefill) + u64::from(self.decode) + u64::from(self.context);
+        let tokens = u64::from(prefill) + u64::from(decode) + u64::from(context);
         if tokens > u64::from(model.max_position) {
-            let first = if text.is_some() { "--prompt" } else { "--prefill" };
+            let first = if self.prompt.is_some() { "--prompt" } else { "--prefill" };
             return Err(CliError::input(format!(
                 "{first} + --decode + --context: {tokens} tokens, {} takes at most {}",
                 model.name, model.max_position
@@ -127,51 +150,15 @@ impl Args {
             model,
             quant,
             prefill_tokens: prefill,
-            decode_tokens: self.decode,
-            context_tokens: self.context,
-            memory_model: match self.memory_model {
-                MemoryModelName::Sampled => MemoryTiming::Sampled,
-                MemoryModelName::Burst => MemoryTiming::Burst,
-            },
+            decode_tokens: decode,
+            context_tokens: context,
+            memory_model: self.memory_model.timing(),
             firmware: self.firmware.clone(),
             seed: self.seed,
             text,
+            ids,
         })
     }
-
-    /// The model and, with a prompt, its weights and the prompt's ids.
-    fn workload(&self) -> Result<Workload, CliError> {
-        if !GgufModel::is_one(&self.model) {
-            if self.prompt.is_some() {
-                return Err(CliError::input(format!(
-                    "--prompt: `{}` has no weights and no tokenizer\n  help: --model FILE.gguf, or --prefill N \
-                     for a run without values",
-                    self.model
-                )));
-            }
-            return Ok(Workload { model: load_model(&self.model)?, quant: None, text: None });
-        }
-        if self.quant.is_some() {
-            return Err(CliError::input("--quant: a GGUF file decides how its weights are stored"));
-        }
-        let file = GgufModel::open(Path::new(&self.model))?;
-        let (model, quant) = (file.spec.clone(), Some(file.scheme));
-        let Some(prompt) = &self.prompt else { return Ok(Workload { model, quant, text: None }) };
-        let tokenizer = file.tokenizer()?;
-        let prompt = tokenizer.encode(prompt)?;
-        if prompt.is_empty() {
-            return Err(CliError::input("--prompt: expected at least one token"));
-        }
-        let text = TextJob { model: Arc::new(file), tokenizer: Arc::new(tokenizer), prompt };
-        Ok(Workload { model, quant, text: Some(text) })
-    }
-}
-
-/// What is to run: the shape, the scheme if the file has its own, weights and prompt if there are any.
-struct Workload {
-    model: ModelSpec,
-    quant: Option<QuantScheme>,
-    text: Option<TextJob>,
 }
 
 /// Resolves, runs and prints.
@@ -181,7 +168,7 @@ struct Workload {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let request = args.request()?;
     let outcome = match &request.text {
-        Some(job) if !args.json => speak(&request, job, args.trace.as_deref(), out)?,
+        Some(job) if !args.json && job.forced.is_empty() => speak(&request, job, args.trace.as_deref(), out)?,
         _ => {
             let bar = progress_bar(u64::from(request.decode_tokens));
             let told = &mut |tokens: &[(u32, Time)]| bar.set_position(tokens.len() as u64);
@@ -193,7 +180,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let milliseconds = outcome.host.host_ns / 1_000_000;
     log(&format!("host: {milliseconds} ms, {} events", outcome.host.events));
     if let Some(job) = &request.text {
-        log(&widths(job)?);
+        log(&widths(&request, job)?);
     }
     if let Some(folder) = &args.output {
         let files = reports::write::run_directory(folder, &outcome.record, Some(&outcome.host))
@@ -216,37 +203,19 @@ fn speak(
     trace: Option<&Path>,
     out: &mut dyn Write,
 ) -> Result<RunOutcome, CliError> {
-    let (mut bytes, mut known, mut failed) = (Vec::new(), 0, None);
-    let outcome = session::run_traced(
-        request,
-        &mut |tokens| {
-            bytes.extend(tokens[known..].iter().flat_map(|t| job.tokenizer.bytes(t.0)));
-            known = tokens.len();
-            // A character whose last bytes are still to come waits.
-            let whole = match std::str::from_utf8(&bytes) {
-                Err(e) if e.error_len().is_none() => e.valid_up_to(),
-                _ => bytes.len(),
-            };
-            let text: Vec<u8> = bytes.drain(..whole).collect();
-            let written = out.write_all(String::from_utf8_lossy(&text).as_bytes()).and_then(|()| out.flush());
-            failed = failed.take().or(written.err());
-        },
-        trace,
-    )?;
-    match failed {
-        Some(error) => Err(error.into()),
-        None => {
-            writeln!(out, "{}\n", String::from_utf8_lossy(&bytes))?;
-            Ok(outcome)
-        }
-    }
+    let mut speaker = Speaker::new(&job.tokenizer, out);
+    let outcome = session::run_traced(request, &mut |tokens| speaker.hear(tokens), trace)?;
+    speaker.finish()?;
+    writeln!(out, "\n")?;
+    Ok(outcome)
 }
 
 /// How wide weights are in the file and in the image.
-fn widths(job: &TextJob) -> Result<String, CliError> {
+fn widths(request: &RunRequest, job: &TextJob) -> Result<String, CliError> {
     let hundredths = |bytes: u64| bytes * 800 / job.model.weight_elements().max(1);
     let text = |h: u64| format!("{}.{:02}", h / 100, h % 100);
-    let (file, image) = (hundredths(job.model.weight_bytes()), hundredths(job.model.layout()?.bytes()));
+    let (file, image) =
+        (hundredths(job.model.weight_bytes()), hundredths(job.model.layout(&request.quant)?.bytes()));
     Ok(format!("weights: {} bits each in the file, {} in the image", text(file), text(image)))
 }
 

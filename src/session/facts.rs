@@ -35,7 +35,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         policy: None,
         workload: Workload {
             prompt_tokens: q.prefill_tokens.into(),
-            decode_tokens: q.decode_tokens.into(),
+            decode_tokens: made(q, r),
             context_tokens: q.context_tokens.into(),
             seed: q.seed,
         },
@@ -59,14 +59,14 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
             })
             .filter(|(_, w)| w.macs > 0)
             .collect(),
-        model_macs: Some(model_macs(q, &ops)),
+        model_macs: Some(model_macs(q, made(q, r), &ops)),
         area_um2: None,
         thermal: None,
         dram: dram(r),
         cycles: cycles(r),
         commands: r.commands.clone(),
         ops,
-        output: q.text.as_ref().map(|job| super::output(job, &r.tokens, &r.logprobs)),
+        output: q.text.as_ref().map(|job| super::output(q, job, r)),
         memory_model: match q.memory_model {
             MemoryTiming::Sampled => reports::facts::MemoryModel::Sampled,
             MemoryTiming::Burst => reports::facts::MemoryModel::Burst,
@@ -90,6 +90,19 @@ fn config(q: &RunRequest, layout: &ImageLayout) -> serde_json::Value {
         config["file_weight_elements"] = job.model.weight_elements().into();
     }
     config
+}
+
+/// Tokens the run had to make: those asked for, or fewer where one of them was to end the answer.
+fn made(q: &RunRequest, r: &RunResult) -> u64 {
+    let stop: &[u32] = match (&q.text, &q.ids) {
+        (Some(job), _) => &job.stop,
+        (None, Some(given)) => &given.stop,
+        (None, None) => &[],
+    };
+    match r.tokens.iter().position(|t| stop.contains(&t.0)) {
+        Some(last) => last as u64 + 1,
+        None => q.decode_tokens.into(),
+    }
 }
 
 /// What the band rests on.
@@ -200,12 +213,12 @@ fn bound_by(q: &RunRequest, o: &OpResult) -> &'static str {
 
 /// MACs of the model from its shapes. Attention is taken from the run where a chunk has more than one row: how much
 /// of the causal triangle's other half is computed depends on tiles; it must lie between triangle and rectangle.
-fn model_macs(q: &RunRequest, ops: &[OpFacts]) -> u64 {
+fn model_macs(q: &RunRequest, made: u64, ops: &[OpFacts]) -> u64 {
     let m = &q.model;
     let of = |v: u32| u64::from(v);
     let (hidden, ffn, heads, hd) = (of(m.hidden), of(m.ffn), of(m.heads), of(m.head_dim));
     let dense = hidden * (heads + 2 * of(m.kv_heads)) * hd + heads * hd * hidden + 3 * hidden * ffn;
-    let (rows, steps) = (of(q.prefill_tokens), of(q.decode_tokens) - 1);
+    let (rows, steps) = (of(q.prefill_tokens), made - 1);
     let layers = of(m.layers);
     let linear = (rows + steps) * dense * layers + (steps + 1) * hidden * of(m.vocab);
     let start = of(q.context_tokens);

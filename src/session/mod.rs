@@ -1,22 +1,25 @@
 //! One run: what is asked of the simulator and what comes back. The seam between the command line and the chip.
 
+pub mod conversation;
 mod facts;
 mod host;
+pub mod ids;
 mod trace_file;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use reports::RunRecord;
-use reports::facts::Output;
+use reports::facts::{Output, Score};
 use reports::write::HostFacts;
-use sim_kernel::{Stream, Time};
+use sim_kernel::Stream;
 use soc_model::config::SocConfig;
 use soc_model::soc::{
-    BuildError, FirmwareImage, Job, Listener, MemoryTiming, ModelImage, RunResult, SocBuilder, SocFault,
+    BuildError, FirmwareImage, Job, Listener, MemoryTiming, ModelImage, RunResult, SocBuilder, SocFault, Turn,
 };
-use traces::gguf::{GgufModel, Tokenizer};
 use traces::image::ImageLayout;
+use traces::model_file::ModelFile;
+use traces::tokenizer::Tokenizer;
 use traces::workload::{ModelSpec, QuantScheme};
 
 use crate::error::CliError;
@@ -50,22 +53,40 @@ pub struct RunRequest {
     pub seed: u64,
     /// Weights and a prompt: a functional run. Without, weights have addresses but no values.
     pub text: Option<TextJob>,
+    /// Ids a shape-only run is to have; without, they are drawn from the seed.
+    pub ids: Option<GivenIds>,
+}
+
+/// Ids of another run, for one without values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenIds {
+    /// Of the prompt.
+    pub prompt: Vec<u32>,
+    /// Of the answer; the rest is drawn.
+    pub made: Vec<u32>,
+    /// Tokens that end the answer.
+    pub stop: Vec<u32>,
 }
 
 /// A model with its weights, and what it is asked.
 #[derive(Clone, Debug)]
 pub struct TextJob {
-    /// The opened file.
-    pub model: Arc<GgufModel>,
+    /// The opened files.
+    pub model: Arc<ModelFile>,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Ids of the prompt.
     pub prompt: Vec<u32>,
+    /// Ids the model is scored on, instead of making its own.
+    pub forced: Vec<u32>,
+    /// Ids that end the answer.
+    pub stop: Vec<u32>,
 }
 
 impl PartialEq for TextJob {
     fn eq(&self, other: &Self) -> bool {
-        self.prompt == other.prompt && self.model == other.model
+        (&self.prompt, &self.forced, &self.stop) == (&other.prompt, &other.forced, &other.stop)
+            && self.model == other.model
     }
 }
 
@@ -100,7 +121,7 @@ pub fn run_traced(
     let firmware = firmware(request.firmware.as_deref())?;
     let sha256 = facts::sha256(&firmware.elf);
     let layout = match &request.text {
-        Some(job) => job.model.layout()?,
+        Some(job) => job.model.layout(&request.quant)?,
         None => ImageLayout::new(&request.model, &request.quant)?,
     };
     let soc = builder(request, firmware, &layout)?.build().map_err(build_error)?;
@@ -171,23 +192,59 @@ fn firmware(path: Option<&Path>) -> Result<FirmwareImage, CliError> {
 }
 
 /// What a functional run said.
-fn output(job: &TextJob, tokens: &[(u32, Time)], logprobs: &[f64]) -> Output {
-    let tokens: Vec<u32> = tokens.iter().map(|t| t.0).collect();
-    Output { text: job.tokenizer.decode(&tokens), tokens, logprobs: logprobs.to_vec() }
+fn output(q: &RunRequest, job: &TextJob, r: &RunResult) -> Output {
+    let tokens: Vec<u32> = r.tokens.iter().map(|t| t.0).collect();
+    let score = (!job.forced.is_empty())
+        .then(|| Score { perplexity: perplexity(&r.logprobs), chosen: r.chosen.clone() });
+    Output {
+        text: job.tokenizer.decode(&tokens),
+        tokens,
+        logprobs: r.logprobs.clone(),
+        prompt_ids: job.prompt.clone(),
+        limit: q.decode_tokens.into(),
+        score,
+    }
 }
 
-/// The chip for a request: memory sized for the job; without a text, prompt ids drawn from the seed.
+#[allow(clippy::cast_precision_loss, reason = "a run has far fewer tokens than 2^52")]
+fn perplexity(logprobs: &[f64]) -> f64 {
+    libm::exp(-logprobs.iter().sum::<f64>() / logprobs.len().max(1) as f64)
+}
+
+/// The chip for a request: memory sized for the job; ids that nothing gives are drawn from the seed.
 fn builder(
     request: &RunRequest,
     firmware: FirmwareImage,
     layout: &ImageLayout,
 ) -> Result<SocBuilder, CliError> {
-    let mut ids = Stream::new(request.seed, "session", "prompt ids");
-    let vocab = u64::from(request.model.vocab);
-    let mut drawn = || u32::try_from(ids.below(vocab)).expect("a vocabulary fits 32 bits");
-    let (prompt, stored) = match &request.text {
-        Some(job) => (job.prompt.clone(), vec![(0, job.model.image(layout)?)]),
-        None => ((0..request.prefill_tokens).map(|_| drawn()).collect(), layout.stored()),
+    let positions = u64::from(request.context_tokens)
+        + u64::from(request.prefill_tokens)
+        + u64::from(request.decode_tokens);
+    let mut turn = Turn {
+        decode: request.decode_tokens.into(),
+        context: request.context_tokens.into(),
+        ..Turn::default()
+    };
+    let mut ids = Vec::new();
+    let stored = match (&request.text, &request.ids) {
+        (Some(job), _) => {
+            (turn.prompt, turn.forced, turn.stop) =
+                (job.prompt.clone(), job.forced.clone(), job.stop.clone());
+            vec![(0, job.model.image(layout, &request.quant)?)]
+        }
+        (None, Some(given)) => {
+            (turn.prompt, turn.stop) = (given.prompt.clone(), given.stop.clone());
+            let first = u64::from(request.context_tokens) + given.prompt.len() as u64;
+            ids = (first..).zip(given.made.iter().copied()).collect();
+            layout.stored()
+        }
+        (None, None) => {
+            let mut drawn = Stream::new(request.seed, "session", "prompt ids");
+            let vocab = u64::from(request.model.vocab);
+            let mut draw = || u32::try_from(drawn.below(vocab)).expect("a vocabulary fits 32 bits");
+            turn.prompt = (0..request.prefill_tokens).map(|_| draw()).collect();
+            layout.stored()
+        }
     };
     Ok(SocBuilder {
         config: request.soc.clone(),
@@ -196,26 +253,17 @@ fn builder(
             bytes: layout.bytes(),
             stored,
             functional: request.text.is_some(),
-            bulk_bytes: bulk_bytes(request),
-            vocab,
+            bulk_bytes: bulk_bytes(&request.model, positions),
+            vocab: request.model.vocab.into(),
         },
-        job: Job {
-            prompt,
-            decode: request.decode_tokens.into(),
-            context: request.context_tokens.into(),
-            chunk: PREFILL_CHUNK,
-            ids: Vec::new(),
-            seed: request.seed,
-        },
+        job: Job { turn, positions, chunk: PREFILL_CHUNK, ids, seed: request.seed },
         memory: request.memory_model,
         reversed: false,
     })
 }
 
-/// Keys and values, activations of a spilled prefill chunk, logits.
-fn bulk_bytes(r: &RunRequest) -> u64 {
-    let m = &r.model;
-    let positions = u64::from(r.context_tokens) + u64::from(r.prefill_tokens) + u64::from(r.decode_tokens);
+/// Keys and values of that many positions, activations of a spilled prefill chunk, logits.
+fn bulk_bytes(m: &ModelSpec, positions: u64) -> u64 {
     let positions = positions.div_ceil(16) * 16;
     let kv = u64::from(m.kv_heads) * u64::from(m.head_dim) * 4 * positions * u64::from(m.layers);
     let spill = u64::from(PREFILL_CHUNK) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);

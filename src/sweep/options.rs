@@ -33,9 +33,20 @@ pub const OPTIONS: &[(&str, Kind)] = &[
     ("seed", Kind::Count),
 ];
 
-/// Options of `presil run` that a sweep may not set: they say where results go, not what is run.
+/// Options of `presil run` that a sweep may not set: they say where results go, or need a single model's files.
 #[cfg(test)]
-const NOT_SWEPT: &[&str] = &["set", "output", "json", "trace", "prompt", "help"];
+const NOT_SWEPT: &[&str] = &[
+    "set",
+    "output",
+    "json",
+    "trace",
+    "prompt",
+    "logits-of",
+    "tokens-from",
+    "shape-only",
+    "stop-at-eos",
+    "help",
+];
 
 /// A value of the file.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -151,8 +151,9 @@ fn key(request: &RunRequest, firmware_sha256: &str) -> String {
         seed,
         // Sweeps have no prompt option, so nothing of theirs has a text.
         text,
+        ids,
     } = request;
-    assert!(text.is_none(), "a sweep cannot ask for a text");
+    assert!(text.is_none() && ids.is_none(), "a sweep cannot ask for a text or for ids");
     let canonical = json!({
         "record": reports::SCHEMA,
         "version": env!("CARGO_PKG_VERSION"),

@@ -2,12 +2,12 @@
 
 use half::f16;
 use traces::image::{Tensor, TensorSource, random_tensors};
-use traces::workload::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
+use traces::workload::{Extras, Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 
 /// Seed of the weights.
 pub const SEED: u64 = 7;
 /// Words that are one token, by merges of two tokens each.
-const MERGES: [&str; 12] =
+pub const MERGES: [&str; 12] =
     ["t h", "th e", "Ġ the", "i n", "a n", "an d", "Ġ and", "Ġ i", "Ġi s", "o n", "e r", "r e"];
 
 /// The model: grouped heads, neighbours rotated, a tied head.
@@ -28,6 +28,7 @@ pub fn spec() -> ModelSpec {
         rope: Rope { theta: 10_000.0, layout: RopeLayout::Interleaved, scaling: RopeScaling::None },
         tied_embedding: true,
         max_position: 128,
+        extras: Extras::default(),
     }
 }
 
@@ -50,25 +51,151 @@ pub fn tokens() -> Vec<String> {
     out
 }
 
-/// A file under construction.
+/// A metadata value.
+pub enum Meta {
+    /// Text.
+    Text(String),
+    /// 32-bit number.
+    Number(u32),
+    /// fp32.
+    Float(f32),
+    /// Truth value.
+    Flag(bool),
+    /// List of texts.
+    Texts(Vec<String>),
+    /// List of 32-bit integers.
+    Integers(Vec<i32>),
+}
+
+/// A tensor of a file: its name, and the model's tensors whose rows follow each other in it.
+pub type Part = (String, Vec<(Tensor, u32)>);
+
 #[derive(Default)]
 struct Writer(Vec<u8>);
 
 impl Writer {
+    fn word(&mut self, value: u32) {
+        self.0.extend(value.to_le_bytes());
+    }
+    fn long(&mut self, value: usize) {
+        self.0.extend((value as u64).to_le_bytes());
+    }
     fn text(&mut self, text: &str) {
-        self.0.extend((text.len() as u64).to_le_bytes());
+        self.long(text.len());
         self.0.extend(text.as_bytes());
     }
-    fn key(&mut self, key: &str, code: u32) {
-        self.text(key);
-        self.0.extend(code.to_le_bytes());
+    fn value(&mut self, value: &Meta) {
+        match value {
+            Meta::Text(text) => {
+                self.word(8);
+                self.text(text);
+            }
+            Meta::Number(n) => {
+                self.word(4);
+                self.word(*n);
+            }
+            Meta::Float(x) => {
+                self.word(6);
+                self.0.extend(x.to_le_bytes());
+            }
+            Meta::Flag(b) => {
+                self.word(7);
+                self.0.push(u8::from(*b));
+            }
+            Meta::Texts(texts) => {
+                self.word(9);
+                self.word(8);
+                self.long(texts.len());
+                texts.iter().for_each(|t| self.text(t));
+            }
+            Meta::Integers(all) => {
+                self.word(9);
+                self.word(5);
+                self.long(all.len());
+                all.iter().for_each(|i| self.0.extend(i.to_le_bytes()));
+            }
+        }
     }
-    fn texts(&mut self, key: &str, texts: &[String]) {
-        self.key(key, 9);
-        self.0.extend(8u32.to_le_bytes());
-        self.0.extend((texts.len() as u64).to_le_bytes());
-        texts.iter().for_each(|t| self.text(t));
+}
+
+/// A file of random weights: vectors in fp32 (`vectors` is their type's code), matrices in fp16.
+pub fn assemble(s: &ModelSpec, meta: &[(String, Meta)], parts: &[Part], vectors: &[(&str, u32)]) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.0.extend(b"GGUF\x03\0\0\0");
+    w.long(parts.len());
+    w.long(meta.len());
+    for (key, value) in meta {
+        w.text(key);
+        w.value(value);
     }
+    let mut data = Vec::new();
+    let mut source = random_tensors(SEED, s);
+    for (name, tensors) in parts {
+        let mut values = Vec::new();
+        let (mut rows, mut cols) = (0, 0);
+        for (tensor, layer) in tensors {
+            let (more, width) = tensor.shape(s);
+            (rows, cols) = (rows + more, width);
+            values.extend(source.values(*tensor, *layer).expect("values"));
+        }
+        w.text(name);
+        let dims = if rows == 1 { vec![cols] } else { vec![cols, rows] };
+        w.word(u32::try_from(dims.len()).expect("few"));
+        dims.iter().for_each(|d| w.long(*d));
+        let flaw = vectors.iter().find(|(n, _)| n == name).map(|(_, code)| *code);
+        w.word(flaw.unwrap_or(u32::from(rows > 1)));
+        w.long(data.len());
+        if rows == 1 {
+            data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        } else {
+            data.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()));
+        }
+        data.resize(data.len().div_ceil(32) * 32, 0);
+    }
+    w.0.resize(w.0.len().div_ceil(32) * 32, 0);
+    w.0.extend(data);
+    w.0
+}
+
+/// Tensors of a layer under their usual names.
+pub const LLAMA: [(&str, &[Tensor]); 9] = [
+    ("attn_norm.weight", &[Tensor::AttnNorm]),
+    ("ffn_norm.weight", &[Tensor::FfnNorm]),
+    ("attn_q.weight", &[Tensor::Query]),
+    ("attn_k.weight", &[Tensor::Key]),
+    ("attn_v.weight", &[Tensor::Value]),
+    ("attn_output.weight", &[Tensor::Output]),
+    ("ffn_gate.weight", &[Tensor::Gate]),
+    ("ffn_up.weight", &[Tensor::Up]),
+    ("ffn_down.weight", &[Tensor::Down]),
+];
+
+/// A file's tensors: those of no layer, then those of each.
+pub fn parts(s: &ModelSpec, whole: &[(&str, Tensor)], layer: &[(&str, &[Tensor])]) -> Vec<Part> {
+    let mut out: Vec<Part> = whole.iter().map(|(n, t)| ((*n).to_owned(), vec![(*t, 0)])).collect();
+    for l in 0..s.layers {
+        let row = |(name, tensors): &(&str, &[Tensor])| {
+            (format!("blk.{l}.{name}"), tensors.iter().map(|t| (*t, l)).collect())
+        };
+        out.extend(layer.iter().map(row));
+    }
+    out
+}
+
+/// The shape's keys.
+pub fn keys(architecture: &str, s: &ModelSpec) -> Vec<(String, Meta)> {
+    let mut out = vec![("general.architecture".to_owned(), Meta::Text(architecture.to_owned()))];
+    for (key, value) in [
+        ("block_count", s.layers),
+        ("context_length", s.max_position),
+        ("embedding_length", s.hidden),
+        ("feed_forward_length", s.ffn),
+        ("attention.head_count", s.heads),
+        ("attention.head_count_kv", s.kv_heads),
+    ] {
+        out.push((format!("{architecture}.{key}"), Meta::Number(value)));
+    }
+    out
 }
 
 /// What differs from a good file.
@@ -82,97 +209,47 @@ pub struct Flaws {
     pub norm_type: u32,
     /// Tokens left out of the vocabulary.
     pub missing_tokens: usize,
+    /// Token that ends a text.
+    pub end: u32,
+    /// Chat template.
+    pub template: Option<&'static str>,
 }
 
 /// None.
-pub const GOOD: Flaws = Flaws { pre: "smollm", architecture: "llama", norm_type: 0, missing_tokens: 0 };
+pub const GOOD: Flaws =
+    Flaws { pre: "smollm", architecture: "llama", norm_type: 0, missing_tokens: 0, end: 1, template: None };
 
 /// The file's bytes.
 pub fn file(flaws: &Flaws) -> Vec<u8> {
     let s = spec();
-    let mut w = Writer::default();
-    let mut tensors = vec![(Tensor::Embed, 0, "token_embd.weight".to_owned())];
-    tensors.push((Tensor::FinalNorm, 0, "output_norm.weight".to_owned()));
-    for layer in 0..s.layers {
-        for (tensor, name) in [
-            (Tensor::AttnNorm, "attn_norm"),
-            (Tensor::FfnNorm, "ffn_norm"),
-            (Tensor::Query, "attn_q"),
-            (Tensor::Key, "attn_k"),
-            (Tensor::Value, "attn_v"),
-            (Tensor::Output, "attn_output"),
-            (Tensor::Gate, "ffn_gate"),
-            (Tensor::Up, "ffn_up"),
-            (Tensor::Down, "ffn_down"),
-        ] {
-            tensors.push((tensor, layer, format!("blk.{layer}.{name}.weight")));
-        }
-    }
-    w.0.extend(b"GGUF\x03\0\0\0");
-    w.0.extend((tensors.len() as u64).to_le_bytes());
-    w.0.extend(16u64.to_le_bytes());
-    metadata(&mut w, &s, flaws);
-    let mut data = Vec::new();
-    let mut source = random_tensors(SEED, &s);
-    for (tensor, layer, name) in tensors {
-        let (rows, cols) = tensor.shape(&s);
-        let values = source.values(tensor, layer).expect("values");
-        w.text(&name);
-        let dims: Vec<u64> = if rows == 1 { vec![cols as u64] } else { vec![cols as u64, rows as u64] };
-        w.0.extend(u32::try_from(dims.len()).expect("few").to_le_bytes());
-        dims.iter().for_each(|d| w.0.extend(d.to_le_bytes()));
-        let kind = if tensor == Tensor::FinalNorm { flaws.norm_type } else { u32::from(rows > 1) };
-        w.0.extend(kind.to_le_bytes());
-        w.0.extend((data.len() as u64).to_le_bytes());
-        if rows == 1 {
-            data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-        } else {
-            data.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()));
-        }
-        data.resize(data.len().div_ceil(32) * 32, 0);
-    }
-    w.0.resize(w.0.len().div_ceil(32) * 32, 0);
-    w.0.extend(data);
-    w.0
+    let whole = [("token_embd.weight", Tensor::Embed), ("output_norm.weight", Tensor::FinalNorm)];
+    let norm = [("output_norm.weight", flaws.norm_type)];
+    assemble(&s, &metadata(&s, flaws), &parts(&s, &whole, &LLAMA), &norm)
 }
 
-/// Sixteen entries.
-fn metadata(w: &mut Writer, s: &ModelSpec, flaws: &Flaws) {
-    for (key, text) in [
-        ("general.architecture", flaws.architecture),
-        ("tokenizer.ggml.model", "gpt2"),
-        ("tokenizer.ggml.pre", flaws.pre),
-    ] {
-        w.key(key, 8);
-        w.text(text);
-    }
-    for (key, value) in [
-        ("block_count", s.layers),
-        ("context_length", s.max_position),
-        ("embedding_length", s.hidden),
-        ("feed_forward_length", s.ffn),
-        ("attention.head_count", s.heads),
-        ("attention.head_count_kv", s.kv_heads),
-    ] {
-        w.key(&format!("{}.{key}", flaws.architecture), 4);
-        w.0.extend(value.to_le_bytes());
-    }
+fn metadata(s: &ModelSpec, flaws: &Flaws) -> Vec<(String, Meta)> {
+    let mut out = keys(flaws.architecture, s);
+    let mut push = |key: String, value: Meta| out.push((key, value));
     for (key, value) in [("rope.freq_base", 10_000.0f32), ("attention.layer_norm_rms_epsilon", 1e-5)] {
-        w.key(&format!("{}.{key}", flaws.architecture), 6);
-        w.0.extend(value.to_le_bytes());
+        push(format!("{}.{key}", flaws.architecture), Meta::Float(value));
     }
-    let tokens = tokens();
-    w.texts("tokenizer.ggml.tokens", &tokens[..tokens.len() - flaws.missing_tokens]);
-    w.texts("tokenizer.ggml.merges", &MERGES.map(str::to_owned));
-    w.key("tokenizer.ggml.token_type", 9);
-    w.0.extend(5u32.to_le_bytes());
-    let count = tokens.len() - flaws.missing_tokens;
-    w.0.extend((count as u64).to_le_bytes());
-    for i in 0..count {
-        w.0.extend((if i < 2 { 3i32 } else { 1 }).to_le_bytes());
+    let mut tokens = tokens();
+    tokens.truncate(tokens.len() - flaws.missing_tokens);
+    let types = (0..tokens.len()).map(|i| if i < 2 { 3 } else { 1 }).collect();
+    for (key, value) in [
+        ("model", Meta::Text("gpt2".to_owned())),
+        ("pre", Meta::Text(flaws.pre.to_owned())),
+        ("tokens", Meta::Texts(tokens)),
+        ("merges", Meta::Texts(MERGES.map(str::to_owned).to_vec())),
+        ("token_type", Meta::Integers(types)),
+        ("add_bos_token", Meta::Flag(true)),
+        ("bos_token_id", Meta::Number(0)),
+        ("eos_token_id", Meta::Number(flaws.end)),
+    ] {
+        push(format!("tokenizer.ggml.{key}"), value);
     }
-    w.key("tokenizer.ggml.add_bos_token", 7);
-    w.0.push(1);
-    w.key("tokenizer.ggml.bos_token_id", 4);
-    w.0.extend(0u32.to_le_bytes());
+    if let Some(template) = flaws.template {
+        push("tokenizer.chat_template".to_owned(), Meta::Text(template.to_owned()));
+    }
+    out
 }

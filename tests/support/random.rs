@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use soc_model::config::resolve;
-use traces::workload::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
+use traces::workload::{Extras, Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 
 /// Names of the quantisation schemes.
 pub const SCHEMES: [&str; 3] = ["fp16", "w4a16-g128", "w8a8"];
@@ -68,6 +68,7 @@ pub fn models(hidden: u32, ffn: u32, vocab: u32) -> impl Strategy<Value = ModelS
             family: Family::Llama,
             norm_eps: 1e-6,
             max_position: 4096,
+            extras: Extras::default(),
         }
     })
 }

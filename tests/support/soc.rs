@@ -8,9 +8,9 @@ use runtime::program::Places;
 use runtime::{Caps, Model, Plan, Program, Sink};
 use sim_kernel::{Bytes, Hertz};
 use soc_model::config::{SocConfig, resolve};
-use soc_model::soc::{BuildError, FirmwareImage, Job, ModelImage, RunResult, SocBuilder, SocFault};
+use soc_model::soc::{BuildError, FirmwareImage, Job, ModelImage, RunResult, SocBuilder, SocFault, Turn};
 use traces::image::{ImageLayout, build_image, random_tensors};
-use traces::workload::{Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling};
+use traces::workload::{Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling};
 
 /// The firmware that ships.
 pub const FIRMWARE: &[u8] = include_bytes!("../../firmware/prebuilt/firmware.elf");
@@ -72,6 +72,7 @@ pub fn small_model() -> ModelSpec {
         rope: Rope { theta: 10_000.0, layout: RopeLayout::Half, scaling: RopeScaling::None },
         tied_embedding: false,
         max_position: 4096,
+        extras: Extras::default(),
     }
 }
 
@@ -116,9 +117,13 @@ impl Case {
                 vocab: m.vocab.into(),
             },
             job: Job {
-                prompt: self.prompt.clone(),
-                decode: self.decode,
-                context: self.context,
+                turn: Turn {
+                    prompt: self.prompt.clone(),
+                    decode: self.decode,
+                    context: self.context,
+                    ..Turn::default()
+                },
+                positions,
                 chunk: self.chunk,
                 ids,
                 seed: SEED,

@@ -3,5 +3,9 @@
 pub mod analysis;
 pub mod gguf;
 pub mod image;
+pub mod model_file;
 pub mod perfetto;
+pub mod safetensors;
+pub mod template;
+pub mod tokenizer;
 pub mod workload;

@@ -70,13 +70,21 @@ impl Server<'_> {
         if decode == 0 {
             return;
         }
-        tokens[0] = self.token();
+        self.token();
         JOBS.store(mailbox::PHASE, 2);
-        for i in 1..decode {
-            self.step(&Step { start: context + prompt + i - 1, rows: 1, sample: true }, tokens);
-            tokens[0] = self.token();
+        let mut made = 1;
+        while made < decode {
+            // Whoever asked may have another token in mind, or enough.
+            let next = JOBS.load(mailbox::NEXT);
+            if next == mailbox::STOP {
+                break;
+            }
+            tokens[0] = next as u32;
+            self.step(&Step { start: context + prompt + made - 1, rows: 1, sample: true }, tokens);
+            self.token();
+            made += 1;
         }
-        line!("job: context {context}, prompt {prompt}, {decode} tokens");
+        line!("job: context {context}, prompt {prompt}, {made} tokens");
     }
 
     fn step(&mut self, step: &Step, tokens: &[u32]) {
@@ -91,9 +99,7 @@ impl Server<'_> {
         self.cluster.pass(&top, self.arena);
     }
 
-    fn token(&self) -> u32 {
-        let token = self.cluster.pick(self.model, self.arena);
-        JOBS.store(mailbox::TOKEN_OUT, token);
-        token as u32
+    fn token(&self) {
+        JOBS.store(mailbox::TOKEN_OUT, self.cluster.pick(self.model, self.arena));
     }
 }

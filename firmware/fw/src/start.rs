@@ -3,6 +3,7 @@
 use board::{Tree, fdt};
 use isa::image::ImageHeader;
 use isa::memory_map::{error, mailbox};
+use runtime::model::ModelError;
 use runtime::program::{Places, Unfit};
 use runtime::{Caps, Model, Program};
 
@@ -106,6 +107,10 @@ fn work(tree: &Tree) -> (Model, Places) {
     let header = ImageHeader::from_words(&words);
     let model = match Model::new(header) {
         Ok(model) => model,
+        Err(ModelError::Unknown(flags)) => {
+            line!("image at {image:#x}: its flags {flags:#x} ask for what this firmware does not compute");
+            give_up(error::NOT_COMPUTED)
+        }
         Err(why) => {
             line!("image at {image:#x}: {why:?}, magic {:#x} version {}", header.magic, header.version);
             give_up(error::BAD_IMAGE)

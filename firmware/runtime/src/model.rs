@@ -10,7 +10,12 @@ pub enum ModelError {
     NotAnImage,
     /// A size is zero or does not divide as the layout needs.
     BadShape,
+    /// Flags of something that is not computed here.
+    Unknown(u64),
 }
+
+/// What the lists of this library compute; an image with any other flag is refused, never run without it.
+pub const FLAGS: u64 = FLAG_BIAS | FLAG_QK_NORM | FLAG_ROPE_INTER;
 
 /// A matrix of the image: where it is and how it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,9 @@ impl Model {
         else {
             return Err(ModelError::NotAnImage);
         };
+        if h.flags & !FLAGS != 0 {
+            return Err(ModelError::Unknown(h.flags & !FLAGS));
+        }
         let sizes = [h.hidden, h.layers, h.heads, h.kv_heads, h.head_dim, h.ffn, h.vocab, h.panel];
         if sizes.contains(&0)
             || !h.heads.is_multiple_of(h.kv_heads)

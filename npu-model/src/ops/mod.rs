@@ -26,11 +26,11 @@ mod dnorm;
 mod dsoftmax;
 mod elementwise;
 mod flash;
+pub(crate) mod gemm;
 mod layernorm;
 mod lut;
 mod mask;
 mod mxq;
-pub(crate) mod gemm;
 mod narrow;
 pub mod number;
 mod operand;
@@ -39,13 +39,13 @@ mod random;
 mod reduce;
 mod rmsnorm;
 mod rope;
+mod rounding;
 mod route;
 mod sample;
 mod segsum;
 mod shuffle;
 mod softmax;
 mod topk;
-mod rounding;
 mod vector;
 mod xent;
 
@@ -109,12 +109,7 @@ impl Kernel {
             Self::Adamw => vector::Takes { rounding: true, ..none },
             // Its statistics are the sums of its blocks.
             Self::Qdyn => vector::Takes { statistics: true, ..none },
-            Self::Rope(_)
-            | Self::Lut
-            | Self::Deq
-            | Self::Mxq
-            | Self::Shuffle(_)
-            | Self::Dsoftmax => none,
+            Self::Rope(_) | Self::Lut | Self::Deq | Self::Mxq | Self::Shuffle(_) | Self::Dsoftmax => none,
         }
     }
 }

@@ -85,6 +85,8 @@ pub struct RunResult {
     pub end: Time,
     /// Tokens and when they were written, from reset.
     pub tokens: Vec<(u32, Time)>,
+    /// The model's choice at each token; another than the token only where one was forced.
+    pub chosen: Vec<u32>,
     /// Natural logarithm of each token's probability; empty in a shape-only run.
     pub logprobs: Vec<f64>,
     /// Energy by component.
@@ -168,9 +170,10 @@ impl Account {
         s
     }
 
-    /// Time zero.
+    /// Time zero, of each turn anew.
     pub(super) fn start(&mut self, world: &World, harts: &[Hart], at: Time) {
         self.zero = Some(self.snapshot(world, harts, at));
+        self.first = None;
     }
 
     /// The first token has been written.
@@ -207,6 +210,7 @@ impl Account {
             zero: zero.at,
             end,
             tokens: world.chip.mailbox.tokens.clone(),
+            chosen: world.chip.mailbox.chosen.clone(),
             logprobs: world.chip.mailbox.logprobs.clone(),
             energy: Phases {
                 boot: self.energy(&k, &reset, &zero),

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::account::Account;
 use super::chip::{Chip, Ranks, World, bytes};
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Turn};
 use super::memory::{Channels, MemoryTiming};
 use super::symbols::Symbols;
 use super::{Soc, devicetree};
@@ -88,15 +88,13 @@ pub struct ModelImage {
     pub vocab: u64,
 }
 
-/// What the outside world asks.
+/// What the outside world asks first, and what for all it asks is set before reset.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Prompt.
-    pub prompt: Vec<u32>,
-    /// Tokens to make.
-    pub decode: u64,
-    /// Positions resident before the prompt.
-    pub context: u64,
+    /// The first turn.
+    pub turn: Turn,
+    /// Positions the cache is made for, in all turns.
+    pub positions: u64,
     /// Most rows of a prefill chunk.
     pub chunk: u32,
     /// Ids a shape-only run must produce, by position; the rest are drawn.
@@ -185,7 +183,7 @@ impl SocBuilder {
             clint: Clint::new(harts.len(), cfg.boot.timebase_hz),
             plic: Plic::new(harts.len()),
             uart: Uart::default(),
-            mailbox: Mailbox::new(self.job.prompt.clone(), self.job.decode, self.job.context),
+            mailbox: Mailbox::new(self.job.turn.clone()),
             console: Vec::new(),
             flows: Vec::new(),
             ended: Vec::new(),
@@ -211,6 +209,7 @@ impl SocBuilder {
             hart_names,
             heard: super::SignOfLife::default(),
             symbols: Symbols::new(&self.firmware.elf),
+            booted: false,
         })
     }
 
@@ -222,13 +221,12 @@ impl SocBuilder {
         if end > capacity {
             return Err(BuildError::Memory { needed: end, capacity });
         }
-        let positions = self.job.context + self.job.prompt.len() as u64 + self.job.decode;
         Ok(Layout {
             image: map::DRAM_BASE + IMAGE_OFFSET,
             arena: (map::DRAM_BASE + ARENA_OFFSET, ARENA_BYTES),
             bulk: (map::DRAM_BASE + bulk, end - bulk),
             chunk: self.job.chunk,
-            positions: u32::try_from(positions.div_ceil(16) * 16)
+            positions: u32::try_from(self.job.positions.div_ceil(16) * 16)
                 .map_err(|_| config_error("--context", "too long"))?,
         })
     }

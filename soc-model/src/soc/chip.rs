@@ -143,10 +143,11 @@ impl Chip {
         self.flows.is_empty() && self.dram.quiescent()
     }
 
-    /// Notes how probable `token` was, from the logits in memory. An observation from outside: it costs no modelled
-    /// time and changes nothing.
-    fn observe_logits(&mut self, token: u64) {
+    /// Notes how probable the answer's last token was, from the logits in memory. An observation from outside: it
+    /// costs no modelled time and changes nothing.
+    fn observe_logits(&mut self) {
         let (Some(vocab), Some(at)) = (self.observed_vocab, self.mailbox.logits()) else { return };
+        let Some((token, _)) = self.mailbox.tokens.last().copied() else { return };
         let mut content = vec![0; usize::try_from(vocab * 4).unwrap_or(0)];
         if self.memory.read_bytes(Addr::new(at), &mut content).is_ok() {
             self.mailbox.logprobs.extend(log_probability(&content, token));
@@ -321,7 +322,7 @@ impl Bus for World {
             }
             _ if size != 8 => return Err(BusFault::Width { addr, size }),
             map::MAILBOX if !c.mailbox.store(now, offset, value) => return Err(BusFault::Unmapped(addr)),
-            map::MAILBOX if offset == map::mailbox::TOKEN_OUT => c.observe_logits(value),
+            map::MAILBOX if offset == map::mailbox::TOKEN_OUT => c.observe_logits(),
             map::MAILBOX => {}
             _ => {
                 let core = usize::try_from(offset / map::NPU_STRIDE).expect("at most 8 cores");
@@ -353,7 +354,7 @@ impl Bus for World {
 }
 
 /// Natural logarithm of a token's softmax over little-endian fp32 logits.
-fn log_probability(logits: &[u8], token: u64) -> Option<f64> {
+fn log_probability(logits: &[u8], token: u32) -> Option<f64> {
     let value = |b: &[u8; 4]| f64::from(f32::from_le_bytes(*b));
     let (all, _) = logits.as_chunks::<4>();
     let chosen = value(all.get(usize::try_from(token).ok()?)?);

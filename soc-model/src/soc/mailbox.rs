@@ -1,17 +1,32 @@
 //! The mailbox: the outside world's side of a job. Prompt tokens go in, generated tokens come out with their time.
 //!
-//! Models: one job. Does not model: who is on the other side. Source: `isa::memory_map::mailbox`.
+//! Models: one job at a time; the other side may put tokens of its own in place of generated ones, or stop an answer,
+//! without delay. Does not model: who the other side is. Source: `isa::memory_map::mailbox`.
 
 use isa::memory_map::mailbox as reg;
 use sim_kernel::Time;
 
+/// What the outside world asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Prompt.
+    pub prompt: Vec<u32>,
+    /// Most tokens to make.
+    pub decode: u64,
+    /// Positions resident before the prompt.
+    pub context: u64,
+    /// Tokens to go on with, the first ones first, whatever the model would choose; it is scored on them.
+    pub forced: Vec<u32>,
+    /// Tokens after which no more are wanted.
+    pub stop: Vec<u32>,
+}
+
 /// Mailbox state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mailbox {
-    prompt: Vec<u32>,
+    turn: Turn,
     taken: usize,
-    decode: u64,
-    context: u64,
+    next: u64,
     waiting: bool,
     ready: bool,
     done: bool,
@@ -19,15 +34,22 @@ pub(super) struct Mailbox {
     first: Option<Time>,
     logits: Option<u64>,
     accesses: u64,
-    /// Generated tokens and when they were written.
+    /// The answer's tokens and when they were written: the model's choice, or what was forced in its place.
     pub(super) tokens: Vec<(u32, Time)>,
+    /// The model's choices.
+    pub(super) chosen: Vec<u32>,
     /// Natural logarithm of each token's probability, where the logits have values.
     pub(super) logprobs: Vec<f64>,
 }
 
 impl Mailbox {
-    pub(super) fn new(prompt: Vec<u32>, decode: u64, context: u64) -> Self {
-        Self { prompt, decode, context, ..Self::default() }
+    pub(super) fn new(turn: Turn) -> Self {
+        Self { turn, ..Self::default() }
+    }
+
+    /// Another job after one that is done; it has still to be posted.
+    pub(super) fn renew(&mut self, turn: Turn) {
+        *self = Self { turn, logits: self.logits, accesses: self.accesses, ..Self::default() };
     }
 
     /// Whether the interrupt line is up.
@@ -64,16 +86,17 @@ impl Mailbox {
         self.accesses += 1;
         Some(match offset {
             reg::STATUS => u64::from(self.waiting),
-            reg::PROMPT_LEN => self.prompt.len() as u64,
-            reg::DECODE_LEN => self.decode,
-            reg::CONTEXT => self.context,
+            reg::PROMPT_LEN => self.turn.prompt.len() as u64,
+            reg::DECODE_LEN => self.turn.decode,
+            reg::CONTEXT => self.turn.context,
             reg::TOKEN_IN => {
                 // The job is taken with its first token.
                 self.waiting = false;
-                let token = self.prompt.get(self.taken).copied().unwrap_or(0);
+                let token = self.turn.prompt.get(self.taken).copied().unwrap_or(0);
                 self.taken += 1;
                 u64::from(token)
             }
+            reg::NEXT => self.next,
             _ => return None,
         })
     }
@@ -85,7 +108,11 @@ impl Mailbox {
                 if self.tokens.is_empty() {
                     self.first = Some(now);
                 }
-                self.tokens.push((u32::try_from(value).unwrap_or(u32::MAX), now));
+                let chosen = u32::try_from(value).unwrap_or(u32::MAX);
+                let token = self.turn.forced.get(self.tokens.len()).copied().unwrap_or(chosen);
+                self.next = if self.turn.stop.contains(&token) { reg::STOP } else { u64::from(token) };
+                self.chosen.push(chosen);
+                self.tokens.push((token, now));
             }
             reg::DONE => self.done = true,
             reg::READY => self.ready = true,

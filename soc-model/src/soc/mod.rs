@@ -27,6 +27,7 @@ use crate::cpu::{Hart, Stop};
 pub use account::{Account, EngineCycles, OpResult, Phases, RunResult, peak_macs_per_s};
 pub use build::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder};
 use chip::{Event, World};
+pub use mailbox::Turn;
 pub use memory::MemoryTiming;
 use observe::Observer;
 use symbols::Symbols;
@@ -109,6 +110,7 @@ pub struct Soc {
     account: Account,
     heard: SignOfLife,
     symbols: Symbols,
+    booted: bool,
 }
 
 impl Soc {
@@ -125,6 +127,17 @@ impl Soc {
     /// # Errors
     /// The fault that ended the run.
     pub fn run_telling(mut self, told: Listener) -> Result<RunResult, SocFault> {
+        self.run_to_end(told, None)
+    }
+
+    /// One turn of several: the first boots the chip, later ones find it as the one before left it, caches and resident
+    /// positions included. Times in the result count from reset, everything else from the turn's own time zero; what
+    /// passes between turns is not simulated.
+    ///
+    /// # Errors
+    /// The fault that ended the turn; the chip is of no use after it.
+    pub fn turn(&mut self, turn: Turn, told: Listener) -> Result<RunResult, SocFault> {
+        self.world.chip.mailbox.renew(turn);
         self.run_to_end(told, None)
     }
 
@@ -173,8 +186,13 @@ impl Soc {
     }
 
     fn run_to_end(&mut self, told: Listener, mut sink: Option<&mut dyn Sink>) -> Result<RunResult, SocFault> {
-        for hart in 0..self.harts.len() {
-            self.schedule_hart(hart, Time::ZERO);
+        if self.booted {
+            self.world.chip.schedule_job(self.end(self.world.chip.queue.now()));
+        } else {
+            self.booted = true;
+            for hart in 0..self.harts.len() {
+                self.schedule_hart(hart, Time::ZERO);
+            }
         }
         let mut known = 0;
         while let Some((now, rank, event)) = self.world.chip.queue.pop() {

@@ -1,15 +1,16 @@
 //! GGUF files: models with their weights and tokenizer.
 //!
-//! Models: structure, block formats, the shapes of Llama, Qwen 2 and Qwen 3, byte-level BPE tokenizers.
-//! Does not model: other architectures, mixtures of experts, sentencepiece tokenizers, chat templates.
+//! Models: structure, block formats, shapes of the families in `shape`, byte-level BPE tokenizers.
+//! Does not model: other architectures, mixtures of experts, sentencepiece and WordPiece tokenizers.
 //! Source: the GGUF specification and tensor names as published with ggml.
 
 mod blocks;
 mod model;
+mod names;
 mod reader;
+mod shape;
 mod tokenizer;
 
 pub use blocks::{TensorType, type_of};
 pub use model::GgufModel;
 pub use reader::{Contents, TensorInfo, Value, read};
-pub use tokenizer::Tokenizer;

@@ -80,6 +80,16 @@ pub struct Contents {
     pub metadata: BTreeMap<String, Value>,
     /// Tensors by name.
     pub tensors: BTreeMap<String, TensorInfo>,
+    /// Byte of the file where each metadata entry is.
+    pub described_at: BTreeMap<String, u64>,
+}
+
+impl Contents {
+    /// The file and the byte where a metadata entry is, or the file where it is not there.
+    #[must_use]
+    pub fn place_of(&self, file: &str, key: &str) -> String {
+        self.described_at.get(key).map_or_else(|| file.to_owned(), |at| format!("{file} byte {at}"))
+    }
 }
 
 struct Reader<R> {
@@ -193,8 +203,13 @@ impl<R: Read> Reader<R> {
         (0..count).map(|_| self.value(code, field, depth + 1)).collect::<Result<_, _>>().map(Value::Array)
     }
 
-    fn metadata(&mut self, count: u64) -> Result<BTreeMap<String, Value>, WorkloadError> {
-        let mut out = BTreeMap::new();
+    /// Values by key, and where each entry is.
+    #[allow(clippy::type_complexity, reason = "taken apart by its only caller")]
+    fn metadata(
+        &mut self,
+        count: u64,
+    ) -> Result<(BTreeMap<String, Value>, BTreeMap<String, u64>), WorkloadError> {
+        let (mut out, mut places) = (BTreeMap::new(), BTreeMap::new());
         for i in 0..count {
             let at = self.at;
             let key = self.text(&format!("metadata key {i}"))?;
@@ -203,8 +218,9 @@ impl<R: Read> Reader<R> {
             if out.insert(key.clone(), value).is_some() {
                 return self.bad(at, &key, "is there twice");
             }
+            places.insert(key, at);
         }
-        Ok(out)
+        Ok((out, places))
     }
 
     /// One row; `start` is still counted from the first tensor's data.
@@ -299,14 +315,17 @@ pub fn read(input: impl Read, len: u64, place: &str) -> Result<Contents, Workloa
     }
     let tensors = r.count("tensor count", LEAST_TENSOR, MOST_TENSORS)?;
     let entries = r.count("metadata count", LEAST_ENTRY, MOST_ELEMENTS)?;
-    let metadata = r.metadata(entries)?;
+    let (metadata, described_at) = r.metadata(entries)?;
     let alignment = match metadata.get("general.alignment") {
         None => 32,
         Some(value) => match value.unsigned() {
             Some(a) if a.is_power_of_two() && (8..=1 << 16).contains(&a) => a,
-            _ => return r.bad(r.at, "general.alignment", "expected a power of two from 8 to 65536"),
+            _ => {
+                let at = described_at.get("general.alignment").copied().unwrap_or(r.at);
+                return r.bad(at, "general.alignment", "expected a power of two from 8 to 65536");
+            }
         },
     };
     let tensors = r.tensors(tensors, alignment)?;
-    Ok(Contents { metadata, tensors })
+    Ok(Contents { metadata, tensors, described_at })
 }

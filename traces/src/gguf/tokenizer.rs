@@ -1,14 +1,13 @@
-//! The tokenizer a GGUF file carries: text to token ids and back.
+//! The tokenizer a GGUF file carries.
 //!
 //! Models: byte-level BPE from tokens and merges, pre-tokenizers by name (one row each), special tokens in the text.
-//! Does not model: sentencepiece and WordPiece vocabularies, chat templates.
+//! Does not model: sentencepiece and WordPiece vocabularies.
 //! Source: the GGUF specification's tokenizer keys; each row's splitting rule as its model family publishes it.
-
-use std::collections::BTreeMap;
 
 use serde_json::{Map, json};
 
-use super::reader::Value;
+use super::reader::{Contents, Value};
+use crate::tokenizer::{Start, Tokenizer, byte_of};
 use crate::workload::{WorkloadError, WorkloadProblem};
 
 /// Token types of the specification.
@@ -61,27 +60,21 @@ impl PreTokenizer {
     }
 }
 
-/// A tokenizer.
-#[derive(Clone, Debug)]
-pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
-    /// Bytes of every token.
-    pieces: Vec<Vec<u8>>,
-    start: Option<u32>,
-}
+/// Names of control tokens that end a turn, whether or not the metadata says so.
+const TURN_ENDS: [&str; 5] = ["<|im_end|>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "<end_of_turn>"];
 
 struct Keys<'a> {
-    metadata: &'a BTreeMap<String, Value>,
+    contents: &'a Contents,
     place: &'a str,
 }
 
 impl<'a> Keys<'a> {
     fn bad(&self, key: &str, message: impl Into<String>) -> WorkloadError {
-        WorkloadProblem::new(self.place, key, message).into()
+        WorkloadProblem::new(self.contents.place_of(self.place, key), key, message).into()
     }
 
     fn text(&self, key: &str) -> Result<&'a str, WorkloadError> {
-        match self.metadata.get(key) {
+        match self.contents.metadata.get(key) {
             Some(Value::Text(text)) => Ok(text),
             Some(_) => Err(self.bad(key, "expected text")),
             None => Err(self.bad(key, "is missing")),
@@ -89,72 +82,76 @@ impl<'a> Keys<'a> {
     }
 
     fn texts(&self, key: &str) -> Result<Vec<&'a str>, WorkloadError> {
-        let Some(Value::Array(values)) = self.metadata.get(key) else {
+        let Some(Value::Array(values)) = self.contents.metadata.get(key) else {
             return Err(self.bad(key, "expected a list of texts"));
         };
         let text = |v: &'a Value| if let Value::Text(t) = v { Some(t.as_str()) } else { None };
         values.iter().map(|v| text(v).ok_or_else(|| self.bad(key, "expected a list of texts"))).collect()
     }
+
+    fn flag(&self, key: &str) -> bool {
+        self.contents.metadata.get(key) == Some(&Value::Bool(true))
+    }
+
+    fn id(&self, key: &str, vocab: u32) -> Result<Option<u32>, WorkloadError> {
+        let Some(value) = self.contents.metadata.get(key) else { return Ok(None) };
+        match value.unsigned().and_then(|id| u32::try_from(id).ok()).filter(|id| *id < vocab) {
+            Some(id) => Ok(Some(id)),
+            None => Err(self.bad(key, format!("expected a token below {vocab}"))),
+        }
+    }
 }
 
-impl Tokenizer {
-    /// The tokenizer described by `metadata` for a vocabulary of `vocab` tokens; `place` names the file.
-    ///
-    /// # Errors
-    /// If its kind is not known, or it contradicts itself or the vocabulary.
-    pub fn new(metadata: &BTreeMap<String, Value>, vocab: u32, place: &str) -> Result<Self, WorkloadError> {
-        let keys = Keys { metadata, place };
-        let kind = keys.text("tokenizer.ggml.model")?;
-        if kind != "gpt2" {
-            return Err(keys.bad("tokenizer.ggml.model", format!("expected `gpt2`, found `{kind}`")));
-        }
-        let name = keys.text("tokenizer.ggml.pre")?;
-        let Some(pre) = PRE_TOKENIZERS.iter().find(|p| p.name == name) else {
-            let known: Vec<&str> = PRE_TOKENIZERS.iter().map(|p| p.name).collect();
-            let message = format!("no pre-tokenizer `{name}`, expected one of {}", known.join(", "));
-            return Err(keys.bad("tokenizer.ggml.pre", message));
-        };
-        let tokens = keys.texts("tokenizer.ggml.tokens")?;
-        if tokens.len() as u64 != u64::from(vocab) {
-            let message = format!("{} tokens, but the embedding has {vocab} rows", tokens.len());
-            return Err(keys.bad("tokenizer.ggml.tokens", message));
-        }
-        let types = types(&keys, tokens.len())?;
-        let inner = build(&keys, pre, &tokens, &types)?;
-        let pieces = tokens.iter().zip(&types).map(|(token, kind)| piece(token, *kind)).collect();
-        Ok(Self { inner, pieces, start: start(&keys, vocab)? })
+/// The tokenizer described by `metadata` for a vocabulary of `vocab` tokens.
+///
+/// # Errors
+/// If its kind is not known, or it contradicts itself or the vocabulary.
+pub(super) fn tokenizer(contents: &Contents, vocab: u32, place: &str) -> Result<Tokenizer, WorkloadError> {
+    let keys = Keys { contents, place };
+    let kind = keys.text("tokenizer.ggml.model")?;
+    if kind != "gpt2" {
+        return Err(keys.bad("tokenizer.ggml.model", format!("expected `gpt2`, found `{kind}`")));
     }
-
-    /// Ids of a text, special tokens in it recognised; a beginning only if the file asks for one.
-    ///
-    /// # Errors
-    /// If the library refuses the text.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, WorkloadError> {
-        let encoded = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| WorkloadProblem::new("--prompt", "", format!("cannot be tokenised: {e}")))?;
-        Ok(self.start.into_iter().chain(encoded.get_ids().iter().copied()).collect())
+    let name = keys.text("tokenizer.ggml.pre")?;
+    let Some(pre) = PRE_TOKENIZERS.iter().find(|p| p.name == name) else {
+        let known: Vec<&str> = PRE_TOKENIZERS.iter().map(|p| p.name).collect();
+        let message = format!("no pre-tokenizer `{name}`, expected one of {}", known.join(", "));
+        return Err(keys.bad("tokenizer.ggml.pre", message));
+    };
+    let tokens = keys.texts("tokenizer.ggml.tokens")?;
+    if tokens.len() as u64 != u64::from(vocab) {
+        let message = format!("{} tokens, but the embedding has {vocab} rows", tokens.len());
+        return Err(keys.bad("tokenizer.ggml.tokens", message));
     }
-
-    /// Bytes a token stands for; none for control tokens. A character may be spread over several tokens.
-    #[must_use]
-    pub fn bytes(&self, token: u32) -> &[u8] {
-        usize::try_from(token).ok().and_then(|i| self.pieces.get(i)).map_or(&[], Vec::as_slice)
-    }
-
-    /// Text of tokens; bytes that are no UTF-8 are replaced.
-    #[must_use]
-    pub fn decode(&self, tokens: &[u32]) -> String {
-        let bytes: Vec<u8> = tokens.iter().flat_map(|t| self.bytes(*t)).copied().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
+    let types = types(&keys, tokens.len())?;
+    let inner = build(&keys, pre, &tokens, &types)?;
+    let id = |key: &str| keys.id(key, vocab);
+    let (begin, end) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
+    let mut ends = vec![end, id("tokenizer.ggml.eot_token_id")?, id("tokenizer.ggml.eom_token_id")?];
+    let control = tokens.iter().zip(&types).map(|(token, kind)| (*token, *kind == CONTROL));
+    ends.extend(
+        (0u32..)
+            .zip(control)
+            .map(|(id, (token, control))| (control && TURN_ENDS.contains(&token)).then_some(id)),
+    );
+    let start = if keys.flag("tokenizer.ggml.add_bos_token") {
+        let missing =
+            || keys.bad("tokenizer.ggml.bos_token_id", "is missing, but every text is to start with it");
+        Start::Token(begin.ok_or_else(missing)?)
+    } else {
+        Start::Nothing
+    };
+    let text = |id: Option<u32>| {
+        id.and_then(|id| tokens.get(usize::try_from(id).ok()?)).map(|t| (*t).to_owned()).unwrap_or_default()
+    };
+    let pieces = tokens.iter().zip(&types).map(|(token, kind)| piece(token, *kind)).collect();
+    Ok(Tokenizer::new(inner, pieces, start, ends.into_iter().flatten(), [text(begin), text(end)]))
 }
 
 /// Type of every token; plain where the file does not say.
-fn types(keys: &Keys, count: usize) -> Result<Vec<u64>, WorkloadError> {
+fn types(keys: &Keys<'_>, count: usize) -> Result<Vec<u64>, WorkloadError> {
     let key = "tokenizer.ggml.token_type";
-    let types: Vec<u64> = match keys.metadata.get(key) {
+    let types: Vec<u64> = match keys.contents.metadata.get(key) {
         None => vec![1; count],
         Some(Value::Array(values)) => values.iter().map(|v| v.unsigned().unwrap_or(0)).collect(),
         Some(_) => return Err(keys.bad(key, "expected a list")),
@@ -165,21 +162,8 @@ fn types(keys: &Keys, count: usize) -> Result<Vec<u64>, WorkloadError> {
     Ok(types)
 }
 
-/// The token every text starts with.
-fn start(keys: &Keys, vocab: u32) -> Result<Option<u32>, WorkloadError> {
-    if keys.metadata.get("tokenizer.ggml.add_bos_token") != Some(&Value::Bool(true)) {
-        return Ok(None);
-    }
-    let key = "tokenizer.ggml.bos_token_id";
-    let id = keys.metadata.get(key).and_then(Value::unsigned).and_then(|id| u32::try_from(id).ok());
-    match id.filter(|id| *id < vocab) {
-        Some(id) => Ok(Some(id)),
-        None => Err(keys.bad(key, format!("expected a token below {vocab}"))),
-    }
-}
-
 fn build(
-    keys: &Keys,
+    keys: &Keys<'_>,
     pre: &PreTokenizer,
     tokens: &[&str],
     types: &[u64],
@@ -228,21 +212,10 @@ fn build(
     serde_json::from_value(document).map_err(|e| keys.bad("tokenizer.ggml", format!("does not build: {e}")))
 }
 
-/// The byte a character of a byte-level token stands for: printable ones themselves, the rest from 256 on.
-fn byte(c: char) -> Option<u8> {
-    let own = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let code = u32::from(c);
-    if let Ok(b) = u8::try_from(code) {
-        return own(b).then_some(b);
-    }
-    let rank = usize::try_from(code - 256).ok()?;
-    (0..=255).filter(|b| !own(*b)).nth(rank)
-}
-
 fn piece(token: &str, kind: u64) -> Vec<u8> {
     match kind {
         CONTROL => Vec::new(),
         USER_DEFINED => token.as_bytes().to_vec(),
-        _ => token.chars().map(byte).collect::<Option<_>>().unwrap_or_else(|| token.as_bytes().to_vec()),
+        _ => token.chars().map(byte_of).collect::<Option<_>>().unwrap_or_else(|| token.as_bytes().to_vec()),
     }
 }

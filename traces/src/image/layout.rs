@@ -2,10 +2,10 @@
 //!
 //! Models: offsets, padding and stored bytes. Does not model: values. Source: `isa::image`.
 
-use isa::image::{self, FLAG_BIAS, FLAG_QK_NORM, FLAG_ROPE_INTER, ImageHeader};
+use isa::image::{self, ImageHeader};
 use isa::npu::Format;
 
-use super::rope::inverse_frequencies;
+use super::rope::{inverse_frequencies, local_frequencies};
 use crate::workload::{
     ModelSpec, QuantScheme, RopeLayout, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem,
 };
@@ -31,6 +31,8 @@ pub struct ImageLayout {
     pub tensors: Vec<TensorBytes>,
     /// Rotary inverse frequencies.
     pub inv_freq: Vec<f32>,
+    /// Those of windowed layers, where they have their own.
+    pub inv_freq_local: Vec<f32>,
 }
 
 /// Format and scale group code of a matrix.
@@ -60,16 +62,26 @@ fn problem(key: &str, message: String) -> WorkloadError {
     WorkloadProblem::new("model image", key, message).into()
 }
 
-/// Hands out aligned places.
+/// Hands out aligned places and remembers what they are for.
 struct Places {
     at: u64,
+    taken: Vec<TensorBytes>,
 }
 
 impl Places {
-    fn place(&mut self, bytes: u64) -> u64 {
-        let at = self.at;
-        self.at += bytes.div_ceil(ALIGN) * ALIGN;
+    const fn new() -> Self {
+        Self { at: 0, taken: Vec::new() }
+    }
+
+    fn place(&mut self, name: &'static str, bytes: u64) -> u64 {
+        let (at, bytes) = (self.at, bytes.div_ceil(ALIGN) * ALIGN);
+        self.at += bytes;
+        self.taken.push(TensorBytes { name, bytes });
         at
+    }
+
+    fn if_any(&mut self, name: &'static str, any: bool, bytes: u64) -> u64 {
+        self.place(name, if any { bytes } else { 0 })
     }
 }
 
@@ -85,12 +97,18 @@ fn panel(spec: &ModelSpec) -> Result<u64, WorkloadError> {
         ("vocab_size", u64::from(spec.vocab)),
         ("head_dim", u64::from(spec.head_dim)),
     ];
-    for (key, n) in columns {
+    // An encoder has no head to compute logits with.
+    let headless = spec.extras.encoder.is_some();
+    let is_column = |key: &str| !(headless && key == "vocab_size");
+    for (key, n) in columns.into_iter().filter(|(key, _)| is_column(key)) {
         if n % 16 != 0 {
             return Err(problem(key, format!("expected a multiple of 16, found {n}")));
         }
     }
-    let fits = |panel: &u64| columns[..3].iter().all(|(_, n)| n % panel == 0) && group_cols % panel == 0;
+    let fits = |panel: &u64| {
+        columns[..3].iter().filter(|(key, _)| is_column(key)).all(|(_, n)| n % panel == 0)
+            && group_cols % panel == 0
+    };
     Ok([64, 32].into_iter().find(fits).unwrap_or(16))
 }
 
@@ -105,7 +123,8 @@ impl ImageLayout {
         let panel = panel(spec)?;
         let (body, body_group) = stored_as(scheme.body)?;
         let (head_format, head_group) = stored_as(scheme.head)?;
-        let flag = |on: bool, bit: u64| if on { bit } else { 0 };
+        let x = &spec.extras;
+        let decoder = x.encoder.is_none();
         let mut h = ImageHeader {
             magic: image::MAGIC,
             version: image::VERSION,
@@ -116,45 +135,70 @@ impl ImageLayout {
             head_dim: spec.head_dim.into(),
             ffn: spec.ffn.into(),
             vocab: spec.vocab.into(),
-            flags: flag(spec.qkv_bias, FLAG_BIAS)
-                | flag(spec.qk_norm, FLAG_QK_NORM)
-                | flag(spec.rope.layout == RopeLayout::Interleaved, FLAG_ROPE_INTER),
+            flags: flags(spec),
             eps: single(spec.norm_eps),
-            att_scale: single(1.0 / f64::from(spec.head_dim).sqrt()),
+            att_scale: single(x.attention_scale.unwrap_or(1.0 / f64::from(spec.head_dim).sqrt())),
             panel,
             body_format: body.code(),
             body_group,
             head_format: head_format.code(),
             head_group,
             act_format: format_of(scheme.activation).code(),
+            embed_scale: single(x.embed_scale.unwrap_or(1.0)),
+            attention_cap: single(x.attention_cap.unwrap_or(0.0)),
+            logit_cap: single(x.logit_cap.unwrap_or(0.0)),
+            window: x.window.map_or(0, |w| w.positions.into()),
+            window_period: x.window.map_or(0, |w| w.period.into()),
+            position_count: if decoder { 0 } else { spec.max_position.into() },
+            token_type_count: x.encoder.map_or(0, |e| e.token_types.into()),
             ..ImageHeader::default()
         };
-        let group_cols = (h.heads / h.kv_heads + 2) * h.head_dim;
-        let matrix = |k, n| image::matrix_bytes(k, n, panel, body, body_group);
-
-        let mut at = Places { at: 0 };
-        at.place(Self::words_bytes());
-        h.inv_freq = at.place(h.head_dim * 2);
+        let inv_freq_local = local_frequencies(spec);
+        let mut at = Places::new();
+        at.place("header", Self::words_bytes());
+        h.inv_freq = at.place("inv_freq", h.head_dim * 2);
+        h.inv_freq_local = at.if_any("inv_freq_local", !inv_freq_local.is_empty(), h.head_dim * 2);
         h.embed_stride = (h.hidden * 2).div_ceil(ALIGN) * ALIGN;
-        h.embed = at.place(h.embed_stride * h.vocab);
-
-        let mut layer = Places { at: 0 };
-        h.norm1 = layer.place(h.hidden * 4);
-        h.norm2 = layer.place(h.hidden * 4);
-        h.bias = layer.place(if spec.qkv_bias { h.kv_heads * group_cols * 4 } else { 0 });
-        h.qk_norm = layer.place(if spec.qk_norm { h.head_dim * 8 } else { 0 });
-        h.qkv = layer.place(matrix(h.hidden, h.kv_heads * group_cols));
-        h.out = layer.place(matrix(h.heads * h.head_dim, h.hidden));
-        h.gate = layer.place(matrix(h.hidden, h.ffn));
-        h.up = layer.place(matrix(h.hidden, h.ffn));
-        h.down = layer.place(matrix(h.ffn, h.hidden));
+        h.embed = at.place("embed", h.embed_stride * h.vocab);
+        h.positions = at.place("positions", h.embed_stride * h.position_count);
+        h.token_types = at.place("token_types", h.embed_stride * h.token_type_count);
+        h.embed_norm = at.if_any("embed_norm", !decoder, h.hidden * 8);
+        let layer = Self::layer(&mut h, spec, (body, body_group));
         h.layer_stride = layer.at;
-        h.layer0 = at.place(h.layer_stride * h.layers);
-
-        h.final_norm = at.place(h.hidden * 4);
-        h.head = at.place(image::matrix_bytes(h.hidden, h.vocab, panel, head_format, head_group));
+        h.layer0 = at.at;
+        at.at += h.layer_stride * h.layers;
+        at.taken.extend(layer.taken.iter().map(|t| TensorBytes { bytes: t.bytes * h.layers, ..*t }));
+        h.final_norm = at.if_any("final_norm", decoder, h.hidden * 4);
+        let head = image::matrix_bytes(h.hidden, h.vocab, panel, head_format, head_group);
+        h.head = at.if_any("head", decoder, head);
         h.bytes = at.at;
-        Ok(Self { tensors: sizes(&h), header: h, inv_freq })
+        Ok(Self { tensors: at.taken, header: h, inv_freq, inv_freq_local })
+    }
+
+    /// Places of a layer's tensors.
+    fn layer(h: &mut ImageHeader, spec: &ModelSpec, (body, group): (Format, u64)) -> Places {
+        let (encoder, post) = (spec.extras.encoder.is_some(), spec.extras.post_norms);
+        let group_cols = (h.heads / h.kv_heads + 2) * h.head_dim;
+        let panel = h.panel;
+        let matrix = |k, n| image::matrix_bytes(k, n, panel, body, group);
+        let mut layer = Places::new();
+        h.norm1 = layer.place("norm1", h.hidden * 4);
+        h.norm2 = layer.place("norm2", h.hidden * 4);
+        h.bias = layer.if_any("bias", spec.qkv_bias, h.kv_heads * group_cols * 4);
+        h.qk_norm = layer.if_any("qk_norm", spec.qk_norm, h.head_dim * 8);
+        h.post_norm1 = layer.if_any("post_norm1", post, h.hidden * 4);
+        h.post_norm2 = layer.if_any("post_norm2", post, h.hidden * 4);
+        h.norm1_bias = layer.if_any("norm1_bias", encoder, h.hidden * 4);
+        h.norm2_bias = layer.if_any("norm2_bias", encoder, h.hidden * 4);
+        h.out_bias = layer.if_any("out_bias", encoder, h.hidden * 4);
+        h.up_bias = layer.if_any("up_bias", encoder, h.ffn * 4);
+        h.down_bias = layer.if_any("down_bias", encoder, h.hidden * 4);
+        h.qkv = layer.place("qkv", matrix(h.hidden, h.kv_heads * group_cols));
+        h.out = layer.place("out", matrix(h.heads * h.head_dim, h.hidden));
+        h.gate = layer.if_any("gate", !encoder, matrix(h.hidden, h.ffn));
+        h.up = layer.place("up", matrix(h.hidden, h.ffn));
+        h.down = layer.place("down", matrix(h.ffn, h.hidden));
+        layer
     }
 
     /// Bytes of the header's words.
@@ -183,30 +227,40 @@ impl ImageLayout {
     /// Ranges of the image a shape-only run must store, with their bytes; the rest is address-only.
     #[must_use]
     pub fn stored(&self) -> Vec<(u64, Vec<u8>)> {
-        vec![(0, self.header_bytes()), (self.header.inv_freq, self.inv_freq_bytes())]
+        let local = self.inv_freq_local.iter().flat_map(|value| value.to_le_bytes()).collect();
+        vec![
+            (0, self.header_bytes()),
+            (self.header.inv_freq, self.inv_freq_bytes()),
+            (self.header.inv_freq_local, local),
+        ]
     }
 }
 
-fn sizes(h: &ImageHeader) -> Vec<TensorBytes> {
-    let l = h.layers;
+fn flags(spec: &ModelSpec) -> u64 {
+    let x = &spec.extras;
+    let encoder = x.encoder.is_some();
+    let local = x.window.is_some_and(|w| w.local_theta.is_some());
     [
-        ("header", h.inv_freq),
-        ("inv_freq", h.embed - h.inv_freq),
-        ("embed", h.layer0 - h.embed),
-        ("norm1", (h.norm2 - h.norm1) * l),
-        ("norm2", (h.bias - h.norm2) * l),
-        ("bias", (h.qk_norm - h.bias) * l),
-        ("qk_norm", (h.qkv - h.qk_norm) * l),
-        ("qkv", (h.out - h.qkv) * l),
-        ("out", (h.gate - h.out) * l),
-        ("gate", (h.up - h.gate) * l),
-        ("up", (h.down - h.up) * l),
-        ("down", (h.layer_stride - h.down) * l),
-        ("final_norm", h.head - h.final_norm),
-        ("head", h.bytes - h.head),
+        (spec.qkv_bias, image::FLAG_BIAS),
+        (spec.qk_norm, image::FLAG_QK_NORM),
+        (spec.rope.layout == RopeLayout::Interleaved, image::FLAG_ROPE_INTER),
+        (x.embed_scale.is_some(), image::FLAG_EMBED_SCALE),
+        (x.attention_cap.is_some(), image::FLAG_ATTENTION_CAP),
+        (x.logit_cap.is_some(), image::FLAG_LOGIT_CAP),
+        (x.window.is_some(), image::FLAG_WINDOW),
+        (local, image::FLAG_LOCAL_ROPE),
+        (x.post_norms, image::FLAG_POST_NORMS),
+        (x.gate_gelu, image::FLAG_GATE_GELU),
+        (encoder, image::FLAG_ENCODER),
+        (encoder, image::FLAG_LAYER_NORM),
+        (encoder, image::FLAG_PLAIN_FFN),
+        (encoder, image::FLAG_DENSE_BIAS),
+        (encoder, image::FLAG_POSITIONS),
+        (encoder, image::FLAG_TOKEN_TYPES),
+        (encoder, image::FLAG_EMBED_NORM),
     ]
-    .map(|(name, bytes)| TensorBytes { name, bytes })
-    .to_vec()
+    .into_iter()
+    .fold(0, |all, (on, bit)| if on { all | bit } else { all })
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "rounding to fp32 is the point")]

@@ -9,5 +9,5 @@ mod rope;
 mod weights;
 
 pub use layout::{ImageLayout, TensorBytes};
-pub use rope::inverse_frequencies;
-pub use weights::{RandomTensors, Tensor, TensorSource, build_image, fill_image, random_tensors};
+pub use rope::{inverse_frequencies, local_frequencies};
+pub use weights::{RandomTensors, Tensor, TensorSource, build_image, fill_image, random_tensors, tensors_of};

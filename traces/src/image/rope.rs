@@ -11,13 +11,23 @@ use crate::workload::{ModelSpec, RopeScaling};
 #[must_use]
 #[allow(clippy::cast_possible_truncation, reason = "rounding to fp32 is the point")]
 pub fn inverse_frequencies(spec: &ModelSpec) -> Vec<f32> {
-    let width = f64::from(spec.head_dim);
-    (0..spec.head_dim / 2)
-        .map(|i| {
-            let plain = 1.0 / libm::pow(spec.rope.theta, f64::from(2 * i) / width);
-            stretch(plain, spec.rope.scaling) as f32
-        })
+    let factors = spec.extras.rope_factors.iter().copied().chain(std::iter::repeat(1.0));
+    series(spec.rope.theta, spec.head_dim)
+        .zip(factors)
+        .map(|(plain, factor)| (stretch(plain, spec.rope.scaling) / factor) as f32)
         .collect()
+}
+
+/// The same for windowed layers that have a base of their own, which is never stretched; else none.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "rounding to fp32 is the point")]
+pub fn local_frequencies(spec: &ModelSpec) -> Vec<f32> {
+    let theta = spec.extras.window.and_then(|w| w.local_theta);
+    theta.map_or_else(Vec::new, |theta| series(theta, spec.head_dim).map(|f| f as f32).collect())
+}
+
+fn series(theta: f64, head_dim: u32) -> impl Iterator<Item = f64> {
+    (0..head_dim / 2).map(move |i| 1.0 / libm::pow(theta, f64::from(2 * i) / f64::from(head_dim)))
 }
 
 fn stretch(plain: f64, scaling: RopeScaling) -> f64 {

@@ -6,7 +6,7 @@
 //! With Q = 7 (int4) or 127 (int8): scale = largest magnitude / Q, rounded to the scale's format; code = value /
 //! scale in fp32, rounded to the nearest integer, ties to even, clamped to -Q..=Q; a scale of 0 gives codes 0.
 
-use isa::image;
+use isa::image::{self, ImageHeader};
 use isa::npu::Format;
 use sim_kernel::Stream;
 
@@ -50,6 +50,28 @@ pub enum Tensor {
     Up,
     /// Down projection.
     Down,
+    /// Norm of the attention output.
+    PostAttnNorm,
+    /// Norm of the feed-forward output.
+    PostFfnNorm,
+    /// Bias of the norm at attention.
+    AttnNormBias,
+    /// Bias of the norm at the feed-forward layer.
+    FfnNormBias,
+    /// Bias of the attention output projection.
+    OutputBias,
+    /// Bias of the up projection.
+    UpBias,
+    /// Bias of the down projection.
+    DownBias,
+    /// Norm of the embedding.
+    EmbedNorm,
+    /// Its bias.
+    EmbedNormBias,
+    /// Learned positions.
+    Positions,
+    /// Token types.
+    TokenTypes,
 }
 
 impl Tensor {
@@ -62,7 +84,20 @@ impl Tensor {
         let (q, kv) = (wide(spec.q_width()), wide(spec.kv_width()));
         match self {
             Self::Embed | Self::Head => (vocab, hidden),
-            Self::FinalNorm | Self::AttnNorm | Self::FfnNorm => (1, hidden),
+            Self::FinalNorm
+            | Self::AttnNorm
+            | Self::FfnNorm
+            | Self::PostAttnNorm
+            | Self::PostFfnNorm
+            | Self::AttnNormBias
+            | Self::FfnNormBias
+            | Self::OutputBias
+            | Self::DownBias
+            | Self::EmbedNorm
+            | Self::EmbedNormBias => (1, hidden),
+            Self::UpBias => (1, ffn),
+            Self::Positions => (wide(spec.max_position.into()), hidden),
+            Self::TokenTypes => (wide(spec.extras.encoder.map_or(0, |e| e.token_types).into()), hidden),
             Self::Query => (q, hidden),
             Self::Key | Self::Value => (kv, hidden),
             Self::QueryBias => (1, q),
@@ -73,6 +108,46 @@ impl Tensor {
             Self::Down => (hidden, ffn),
         }
     }
+}
+
+/// The tensors a model of that shape has, each with its layer (0 for those that are none's).
+#[must_use]
+pub fn tensors_of(spec: &ModelSpec) -> Vec<(Tensor, u32)> {
+    let x = &spec.extras;
+    let mut out = vec![(Tensor::Embed, 0)];
+    let mut each = vec![
+        Tensor::AttnNorm,
+        Tensor::FfnNorm,
+        Tensor::Query,
+        Tensor::Key,
+        Tensor::Value,
+        Tensor::Output,
+        Tensor::Up,
+        Tensor::Down,
+    ];
+    if x.encoder.is_some() {
+        let whole = [Tensor::EmbedNorm, Tensor::EmbedNormBias, Tensor::Positions, Tensor::TokenTypes];
+        out.extend(whole.map(|t| (t, 0)));
+        each.extend([Tensor::AttnNormBias, Tensor::FfnNormBias]);
+        each.extend([Tensor::OutputBias, Tensor::UpBias, Tensor::DownBias]);
+    } else {
+        out.push((Tensor::FinalNorm, 0));
+        each.push(Tensor::Gate);
+        if !spec.tied_embedding {
+            out.push((Tensor::Head, 0));
+        }
+    }
+    if x.post_norms {
+        each.extend([Tensor::PostAttnNorm, Tensor::PostFfnNorm]);
+    }
+    if spec.qkv_bias {
+        each.extend([Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias]);
+    }
+    if spec.qk_norm {
+        each.extend([Tensor::QueryNorm, Tensor::KeyNorm]);
+    }
+    out.extend((0..spec.layers).flat_map(|layer| each.iter().map(move |t| (*t, layer))));
+    out
 }
 
 /// Gives the values of a model's tensors.
@@ -103,11 +178,24 @@ impl TensorSource for RandomTensors {
         let (rows, cols) = tensor.shape(&self.spec);
         let mut stream = Stream::new(self.seed, &format!("layer{layer}"), &format!("{tensor:?}"));
         let (centre, spread) = match tensor {
-            Tensor::AttnNorm | Tensor::FfnNorm | Tensor::FinalNorm | Tensor::QueryNorm | Tensor::KeyNorm => {
-                (1.0, 0.25)
-            }
-            Tensor::QueryBias | Tensor::KeyBias | Tensor::ValueBias => (0.0, 0.5),
-            Tensor::Embed => (0.0, 1.0),
+            Tensor::AttnNorm
+            | Tensor::FfnNorm
+            | Tensor::FinalNorm
+            | Tensor::QueryNorm
+            | Tensor::KeyNorm
+            | Tensor::PostAttnNorm
+            | Tensor::PostFfnNorm
+            | Tensor::EmbedNorm => (1.0, 0.25),
+            Tensor::QueryBias
+            | Tensor::KeyBias
+            | Tensor::ValueBias
+            | Tensor::AttnNormBias
+            | Tensor::FfnNormBias
+            | Tensor::OutputBias
+            | Tensor::UpBias
+            | Tensor::DownBias
+            | Tensor::EmbedNormBias => (0.0, 0.5),
+            Tensor::Embed | Tensor::Positions | Tensor::TokenTypes => (0.0, 1.0),
             // Uniform in +-sqrt(3 / inputs): sums of as many products keep variance one.
             _ => (0.0, (3.0 / cols as f32).sqrt()),
         };
@@ -160,41 +248,55 @@ pub fn fill_image(
         assert_eq!(values.len(), rows * cols, "{tensor:?} has {rows} x {cols} values");
         Ok::<_, WorkloadError>(values)
     };
+    let width = index(h.hidden);
     let embed = get(Tensor::Embed, 0)?;
-    for (token, row) in (0u64..).zip(embed.chunks_exact(index(h.hidden))) {
-        image.put_fp16(h.embed + token * h.embed_stride, row);
+    image.rows(h.embed, h.embed_stride, &embed, width);
+    if spec.extras.encoder.is_some() {
+        image.rows(h.positions, h.embed_stride, &get(Tensor::Positions, 0)?, width);
+        image.rows(h.token_types, h.embed_stride, &get(Tensor::TokenTypes, 0)?, width);
+        image.put_fp32(h.embed_norm, &get(Tensor::EmbedNorm, 0)?);
+        image.put_fp32(h.embed_norm + h.hidden * 4, &get(Tensor::EmbedNormBias, 0)?);
+    } else {
+        image.put_fp32(h.final_norm, &get(Tensor::FinalNorm, 0)?);
+        let head = if spec.tied_embedding { embed } else { get(Tensor::Head, 0)? };
+        image.matrix(h.head, &head, width, scheme.head)?;
     }
-    image.put_fp32(h.final_norm, &get(Tensor::FinalNorm, 0)?);
-    let head = if spec.tied_embedding { embed } else { get(Tensor::Head, 0)? };
-    image.matrix(h.head, &head, index(h.hidden), scheme.head)?;
-    drop(head);
     for layer in 0..spec.layers {
         let base = h.layer0 + u64::from(layer) * h.layer_stride;
-        image.put_fp32(base + h.norm1, &get(Tensor::AttnNorm, layer)?);
-        image.put_fp32(base + h.norm2, &get(Tensor::FfnNorm, layer)?);
+        for (tensor, offset) in vectors(&h, spec) {
+            image.put_fp32(base + offset, &get(tensor, layer)?);
+        }
         if spec.qkv_bias {
             let [q, k, v] = [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias];
             let parts = [get(q, layer)?, get(k, layer)?, get(v, layer)?];
             image.put_fp32(base + h.bias, &by_kv_head(spec, &parts, 1));
         }
-        if spec.qk_norm {
-            image.put_fp32(base + h.qk_norm, &get(Tensor::QueryNorm, layer)?);
-            image.put_fp32(base + h.qk_norm + h.head_dim * 4, &get(Tensor::KeyNorm, layer)?);
-        }
         let parts = [get(Tensor::Query, layer)?, get(Tensor::Key, layer)?, get(Tensor::Value, layer)?];
-        image.matrix(
-            base + h.qkv,
-            &by_kv_head(spec, &parts, index(h.hidden)),
-            index(h.hidden),
-            scheme.body,
-        )?;
-        for (tensor, offset) in
-            [(Tensor::Output, h.out), (Tensor::Gate, h.gate), (Tensor::Up, h.up), (Tensor::Down, h.down)]
-        {
+        image.matrix(base + h.qkv, &by_kv_head(spec, &parts, width), width, scheme.body)?;
+        let gate = spec.extras.encoder.is_none().then_some((Tensor::Gate, h.gate));
+        let others = [(Tensor::Output, h.out), (Tensor::Up, h.up), (Tensor::Down, h.down)];
+        for (tensor, offset) in others.into_iter().chain(gate) {
             image.matrix(base + offset, &get(tensor, layer)?, tensor.shape(spec).1, scheme.body)?;
         }
     }
     Ok(image.bytes)
+}
+
+/// A layer's vectors that are stored as they are.
+fn vectors(h: &ImageHeader, spec: &ModelSpec) -> Vec<(Tensor, u64)> {
+    let mut out = vec![(Tensor::AttnNorm, h.norm1), (Tensor::FfnNorm, h.norm2)];
+    if spec.qk_norm {
+        out.extend([(Tensor::QueryNorm, h.qk_norm), (Tensor::KeyNorm, h.qk_norm + h.head_dim * 4)]);
+    }
+    if spec.extras.post_norms {
+        out.extend([(Tensor::PostAttnNorm, h.post_norm1), (Tensor::PostFfnNorm, h.post_norm2)]);
+    }
+    if spec.extras.encoder.is_some() {
+        out.extend([(Tensor::AttnNormBias, h.norm1_bias), (Tensor::FfnNormBias, h.norm2_bias)]);
+        out.extend([(Tensor::OutputBias, h.out_bias), (Tensor::UpBias, h.up_bias)]);
+        out.push((Tensor::DownBias, h.down_bias));
+    }
+    out
 }
 
 fn index(value: u64) -> usize {
@@ -240,6 +342,13 @@ impl Image {
 
     fn put_fp16(&mut self, at: u64, values: &[f32]) {
         self.put(at, &fp16(values));
+    }
+
+    /// Rows of `width` elements as fp16, `stride` bytes apart.
+    fn rows(&mut self, at: u64, stride: u64, values: &[f32], width: usize) {
+        for (i, row) in (0u64..).zip(values.chunks_exact(width)) {
+            self.put_fp16(at + i * stride, row);
+        }
     }
 
     /// Packs a matrix of outputs x `k` inputs into column panels.

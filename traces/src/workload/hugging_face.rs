@@ -1,22 +1,29 @@
 //! Reads a Hugging Face `config.json` as it is.
 //!
-//! Models: the dense decoder families of [`Family`], with the defaults their Hugging Face classes define.
-//! Does not model: sliding windows, mixtures of experts, partial rotary embedding, biases beyond q, k and v: a key
-//! that asks for one is an error that names it. Keys that do not change the arithmetic are ignored.
-//! Source: the configuration classes of Hugging Face transformers (Llama, Qwen2, Qwen3, Phi3) and `XiaomiMiMo`.
+//! Models: the families of [`Family`], with the defaults their Hugging Face classes define. Phi 3's contexts end where
+//! its window or its long factors would begin to act.
+//! Does not model: windows of other families than Gemma, mixtures of experts, partial rotary embedding, biases of
+//! decoders beyond q, k and v: a key that asks for one is an error that names it. Keys that do not change the
+//! arithmetic are ignored.
+//! Source: the configuration classes of Hugging Face transformers (Llama, Qwen2, Qwen3, Phi3, Gemma2, Gemma3Text, Bert)
+//! and `XiaomiMiMo`.
 
 use serde_json::{Map, Value};
 
 use super::error::{WorkloadError, WorkloadProblem, unknown_name};
+use super::extras::{Encoder, Extras, Window};
 use super::model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 
 /// Architecture, model type (which files without an architecture still have) and family.
-const ARCHITECTURES: [(&str, &str, Family); 5] = [
+const ARCHITECTURES: [(&str, &str, Family); 8] = [
     ("LlamaForCausalLM", "llama", Family::Llama),
     ("Qwen2ForCausalLM", "qwen2", Family::Qwen2),
     ("Qwen3ForCausalLM", "qwen3", Family::Qwen3),
     ("MiMoForCausalLM", "mimo", Family::Mimo),
     ("Phi3ForCausalLM", "phi3", Family::Phi3),
+    ("Gemma2ForCausalLM", "gemma2", Family::Gemma2),
+    ("Gemma3ForCausalLM", "gemma3_text", Family::Gemma3),
+    ("BertModel", "bert", Family::Bert),
 ];
 
 /// One JSON object being read, with all that was wrong in it.
@@ -145,22 +152,31 @@ fn family(reader: &Reader<'_>) -> Result<Family, WorkloadError> {
 /// Refuses what would change the arithmetic and is not modelled.
 fn unsupported(reader: &mut Reader<'_>, family: Family) {
     let off = [Value::Bool(false)];
-    reader.only("hidden_act", &[Value::from("silu")]);
+    match family {
+        Family::Bert => {
+            reader.only("hidden_act", &[Value::from("gelu")]);
+            reader.only("position_embedding_type", &[Value::from("absolute")]);
+        }
+        // The older key says `gelu` in some files and means the same.
+        Family::Gemma2 | Family::Gemma3 => {
+            reader.only("hidden_activation", &[Value::from("gelu_pytorch_tanh")]);
+        }
+        _ => reader.only("hidden_act", &[Value::from("silu")]),
+    }
     reader.only("mlp_bias", &off);
+    let gemma = matches!(family, Family::Gemma2 | Family::Gemma3);
     if let Some(Value::Array(kinds)) = reader.get("layer_types")
+        && !gemma
         && let Some(kind) = kinds.iter().find(|kind| **kind != "full_attention")
     {
         reader.fail("layer_types", format!("{kind} is not supported, only \"full_attention\""));
     }
     reader.only("use_mrope", &off);
-    for key in [
-        "num_experts",
-        "num_local_experts",
-        "n_routed_experts",
-        "attn_logit_softcapping",
-        "quantization_config",
-    ] {
+    for key in ["num_experts", "num_local_experts", "n_routed_experts", "quantization_config"] {
         reader.only(key, &[]);
+    }
+    if !gemma {
+        reader.only("attn_logit_softcapping", &[]);
     }
     match family {
         Family::Qwen2 | Family::Qwen3 | Family::Mimo => reader.only("use_sliding_window", &off),
@@ -171,9 +187,14 @@ fn unsupported(reader: &mut Reader<'_>, family: Family) {
         Family::Phi3 => {
             reader.only("partial_rotary_factor", &[Value::from(1), Value::from(1.0)]);
         }
+        Family::Gemma2 | Family::Gemma3 => reader.only("use_bidirectional_attention", &off),
+        Family::Bert => reader.only("is_decoder", &off),
     }
     match family {
-        Family::Llama | Family::Qwen3 | Family::Phi3 => reader.only("attention_bias", &off),
+        Family::Llama | Family::Qwen3 | Family::Phi3 | Family::Gemma2 | Family::Gemma3 => {
+            reader.only("attention_bias", &off);
+        }
+        Family::Bert => {}
         Family::Qwen2 | Family::Mimo => reader.only("attention_bias", &[Value::Bool(true)]),
     }
 }
@@ -183,6 +204,7 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
     let heads = reader.count("num_attention_heads", None);
     let default_head = match family {
         Family::Qwen3 => Some(128),
+        Family::Gemma2 | Family::Gemma3 => Some(256),
         _ if heads > 0 && hidden.is_multiple_of(heads) => Some(hidden / heads),
         _ => None,
     };
@@ -196,40 +218,130 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
         Some("config") => stem.parent().and_then(|p| p.file_name()).or(stem.file_stem()),
         _ => stem.file_stem(),
     };
-    let default_theta = if family == Family::Mimo { 640_000.0 } else { 10_000.0 };
+    let default_theta = match family {
+        Family::Mimo => 640_000.0,
+        Family::Gemma3 => 1_000_000.0,
+        _ => 10_000.0,
+    };
     let default_context = match family {
         Family::Llama => 2_048,
         Family::Phi3 => 4_096,
+        Family::Gemma2 => 8_192,
+        Family::Gemma3 => 131_072,
+        Family::Bert => 512,
         Family::Qwen2 | Family::Qwen3 | Family::Mimo => 32_768,
     };
     let context = reader.count("max_position_embeddings", Some(default_context));
     // Phi 3 declares a sliding window (2047 of 4096 tokens); contexts end where it would begin to act.
     let max_position = match family {
-        Family::Phi3 => context.min(reader.count("sliding_window", Some(context))),
-        Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Mimo => context,
+        Family::Phi3 => context
+            .min(reader.count("sliding_window", Some(context)))
+            .min(reader.count("original_max_position_embeddings", Some(context))),
+        _ => context,
     };
-    let default_eps = if family == Family::Phi3 { 1e-5 } else { 1e-6 };
+    let (eps_key, default_eps) = match family {
+        Family::Phi3 => ("rms_norm_eps", 1e-5),
+        Family::Bert => ("layer_norm_eps", 1e-12),
+        _ => ("rms_norm_eps", 1e-6),
+    };
+    let layers = reader.count("num_hidden_layers", None);
+    let extras = extras(reader, family, (hidden, head_dim, context));
     ModelSpec {
         name: named_by.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned()),
         family,
         hidden,
-        layers: reader.count("num_hidden_layers", None),
+        layers,
         heads,
         kv_heads: reader.count("num_key_value_heads", Some(heads)),
         head_dim,
         ffn: reader.count("intermediate_size", None),
         vocab: reader.count("vocab_size", None),
-        norm_eps: reader.number("rms_norm_eps", default_eps),
-        qkv_bias: matches!(family, Family::Qwen2 | Family::Mimo),
-        qk_norm: family == Family::Qwen3,
-        rope: rope(reader, default_theta),
-        tied_embedding: reader.flag("tie_word_embeddings", false),
+        norm_eps: reader.number(eps_key, default_eps),
+        qkv_bias: matches!(family, Family::Qwen2 | Family::Mimo | Family::Bert),
+        qk_norm: matches!(family, Family::Qwen3 | Family::Gemma3),
+        rope: rope(reader, default_theta, family),
+        // An encoder has no head at all.
+        tied_embedding: family != Family::Bert
+            && reader.flag("tie_word_embeddings", matches!(family, Family::Gemma2 | Family::Gemma3)),
         max_position,
+        extras,
+    }
+}
+
+fn extras(reader: &mut Reader<'_>, family: Family, (hidden, head_dim, context): (u32, u32, u32)) -> Extras {
+    let root = |n: f64| n.sqrt();
+    match family {
+        Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Mimo => Extras::default(),
+        Family::Phi3 => long_rope(reader, head_dim, context),
+        Family::Gemma2 | Family::Gemma3 => {
+            let second = family == Family::Gemma2;
+            let scalar = reader.number("query_pre_attn_scalar", 256.0);
+            let cap = |reader: &mut Reader<'_>, key: &str, default: f64| {
+                // Gemma 2's class has defaults; `null` is none at all.
+                let absent = second && !reader.object.contains_key(key);
+                if absent { Some(default) } else { reader.get(key).map(|_| reader.number(key, default)) }
+            };
+            let attention_cap = cap(reader, "attn_logit_softcapping", 50.0);
+            let logit_cap = cap(reader, "final_logit_softcapping", 30.0);
+            let positions = reader.count("sliding_window", Some(4096));
+            let period = reader.count("sliding_window_pattern", Some(if second { 2 } else { 6 }));
+            layer_types(reader, period);
+            let local_theta = (!second).then(|| reader.number("rope_local_base_freq", 10_000.0));
+            let scale = 1.0 / root(scalar);
+            let plain = (scale - 1.0 / root(f64::from(head_dim))).abs() < 1e-12;
+            Extras {
+                embed_scale: Some(root(f64::from(hidden))),
+                attention_scale: (!plain).then_some(scale),
+                attention_cap,
+                logit_cap,
+                window: Some(Window { positions, period, local_theta }),
+                post_norms: true,
+                gate_gelu: true,
+                ..Extras::default()
+            }
+        }
+        Family::Bert => {
+            let token_types = reader.count("type_vocab_size", Some(2));
+            Extras { encoder: Some(Encoder { token_types }), ..Extras::default() }
+        }
+    }
+}
+
+/// Where a file lists its layers' kinds, they must be those the period gives.
+fn layer_types(reader: &mut Reader<'_>, period: u32) {
+    let Some(Value::Array(kinds)) = reader.get("layer_types") else { return };
+    for (layer, kind) in (0u32..).zip(&kinds) {
+        let full = period > 0 && (layer + 1).is_multiple_of(period);
+        let expected = if full { "full_attention" } else { "sliding_attention" };
+        if kind != expected {
+            let message = format!("layer {layer} is {kind}, only \"{expected}\" is supported there");
+            return reader.fail("layer_types", message);
+        }
+    }
+}
+
+/// Phi 3's factors within the original context, and what its longer training did to scores.
+fn long_rope(reader: &mut Reader<'_>, head_dim: u32, context: u32) -> Extras {
+    let Some(settings @ Value::Object(_)) = reader.get("rope_scaling") else { return Extras::default() };
+    let factors = settings["short_factor"].as_array();
+    let factors: Option<Vec<f64>> = factors.and_then(|all| all.iter().map(Value::as_f64).collect());
+    let Some(rope_factors) = factors else {
+        reader.fail("rope_scaling", "short_factor: expected a list of numbers".to_owned());
+        return Extras::default();
+    };
+    let original = reader.count("original_max_position_embeddings", Some(context));
+    let (longer, original) = (f64::from(context) / f64::from(original.max(1)), f64::from(original));
+    // Cosine and sine are stretched, of queries and keys alike: scores by the square of the factor.
+    let square = if longer > 1.0 { 1.0 + libm::log(longer) / libm::log(original) } else { 1.0 };
+    Extras {
+        attention_scale: (longer > 1.0).then(|| square / f64::from(head_dim).sqrt()),
+        rope_factors,
+        ..Extras::default()
     }
 }
 
 /// Rotary settings: the older `rope_theta` and `rope_scaling`, or the newer `rope_parameters` with both.
-fn rope(reader: &mut Reader<'_>, default_theta: f64) -> Rope {
+fn rope(reader: &mut Reader<'_>, default_theta: f64, family: Family) -> Rope {
     let mut theta = reader.number("rope_theta", default_theta);
     let (key, settings) = match reader.get("rope_parameters") {
         Some(settings) => ("rope_parameters", Some(settings)),
@@ -240,7 +352,7 @@ fn rope(reader: &mut Reader<'_>, default_theta: f64) -> Rope {
         None => {}
         Some(Value::Object(settings)) => {
             theta = settings.get("rope_theta").and_then(Value::as_f64).unwrap_or(theta);
-            match rope_scaling(&settings) {
+            match rope_scaling(&settings, family) {
                 Ok(found) => scaling = found,
                 Err(message) => reader.fail(key, message),
             }
@@ -250,7 +362,7 @@ fn rope(reader: &mut Reader<'_>, default_theta: f64) -> Rope {
     Rope { theta, layout: RopeLayout::Half, scaling }
 }
 
-fn rope_scaling(settings: &Map<String, Value>) -> Result<RopeScaling, String> {
+fn rope_scaling(settings: &Map<String, Value>, family: Family) -> Result<RopeScaling, String> {
     let number = |key: &str| {
         let value = settings.get(key).and_then(Value::as_f64);
         value.filter(|n| *n >= 1.0 && n.is_finite()).ok_or_else(|| format!("{key}: expected a number from 1"))
@@ -258,6 +370,8 @@ fn rope_scaling(settings: &Map<String, Value>) -> Result<RopeScaling, String> {
     let kind = settings.get("rope_type").or_else(|| settings.get("type")).and_then(Value::as_str);
     match kind {
         Some("default") => Ok(RopeScaling::None),
+        // The factors are read apart.
+        Some("longrope" | "su") if family == Family::Phi3 => Ok(RopeScaling::None),
         Some("linear") => Ok(RopeScaling::Linear { factor: number("factor")? }),
         Some("llama3") => {
             let original = settings.get("original_max_position_embeddings").and_then(Value::as_u64);
@@ -270,7 +384,9 @@ fn rope_scaling(settings: &Map<String, Value>) -> Result<RopeScaling, String> {
                     .ok_or("original_max_position_embeddings: expected a whole number from 1")?,
             })
         }
-        Some(other) => Err(format!("rope type `{other}` is not supported, only default, linear and llama3")),
+        Some(other) => Err(format!(
+            "rope type `{other}` is not supported, only default, linear, llama3 and, for Phi 3, longrope"
+        )),
         None => Err("expected a rope_type: default, linear or llama3".to_owned()),
     }
 }
@@ -332,6 +448,101 @@ mod tests {
         let expected = model_preset("phi-3-mini").expect("preset").spec;
         assert_eq!(read(text, "phi-3-mini/config.json").expect("reads"), expected);
         assert_eq!(expected.max_position, 2047);
+    }
+
+    const GEMMA_2_2B: &str = r#"{
+  "architectures": ["Gemma2ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": 50.0,
+  "final_logit_softcapping": 30.0, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh",
+  "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 2304, "intermediate_size": 9216,
+  "max_position_embeddings": 8192, "model_type": "gemma2", "num_attention_heads": 8, "num_hidden_layers": 26,
+  "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_theta": 10000.0,
+  "sliding_window": 4096, "vocab_size": 256000
+}"#;
+
+    const GEMMA_3_1B: &str = r#"{
+  "architectures": ["Gemma3ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": null,
+  "final_logit_softcapping": null, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 1152,
+  "intermediate_size": 6912, "max_position_embeddings": 32768, "model_type": "gemma3_text",
+  "num_attention_heads": 4, "num_hidden_layers": 26, "num_key_value_heads": 1, "query_pre_attn_scalar": 256,
+  "rms_norm_eps": 1e-06, "rope_local_base_freq": 10000, "rope_scaling": null, "rope_theta": 1000000,
+  "sliding_window": 512, "sliding_window_pattern": 6, "vocab_size": 262144
+}"#;
+
+    const MINI_LM: &str = r#"{
+  "architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": 384, "intermediate_size": 1536,
+  "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert", "num_attention_heads": 12,
+  "num_hidden_layers": 6, "position_embedding_type": "absolute", "type_vocab_size": 2, "vocab_size": 30522
+}"#;
+
+    #[test]
+    fn families_beyond_the_plain_block_count_their_published_parameters() {
+        // The last without its pooler, which nothing uses: 22,713,216 with it.
+        for (text, params) in [(GEMMA_2_2B, 2_614_341_888), (GEMMA_3_1B, 999_885_952), (MINI_LM, 22_565_376)]
+        {
+            assert_eq!(read(text, "m.json").expect("reads").params(), params);
+        }
+        let two = read(GEMMA_2_2B, "m.json").expect("reads");
+        assert_eq!((two.extras.embed_scale, two.extras.attention_scale), (Some(48.0), None));
+        assert_eq!((two.extras.attention_cap, two.extras.logit_cap), (Some(50.0), Some(30.0)));
+        assert_eq!(two.extras.window, Some(Window { positions: 4096, period: 2, local_theta: None }));
+        assert!(two.tied_embedding && two.extras.post_norms && two.extras.gate_gelu);
+        let scaled = GEMMA_2_2B.replace("\"query_pre_attn_scalar\": 256", "\"query_pre_attn_scalar\": 144");
+        let scale = read(&scaled, "m.json").expect("reads").extras.attention_scale.expect("another");
+        assert!((scale - 1.0 / 12.0).abs() < 1e-12);
+        let three = read(GEMMA_3_1B, "m.json").expect("reads");
+        assert_eq!((three.extras.attention_cap, three.extras.logit_cap, three.qk_norm), (None, None, true));
+        let window = Window { positions: 512, period: 6, local_theta: Some(10_000.0) };
+        assert_eq!(three.extras.window, Some(window));
+        let bert = read(MINI_LM, "m.json").expect("reads");
+        assert_eq!(bert.extras.encoder, Some(Encoder { token_types: 2 }));
+        assert!(bert.qkv_bias && !bert.tied_embedding);
+        for (text, from, to, says) in [
+            (
+                GEMMA_2_2B,
+                "\"hidden_activation\": \"gelu_pytorch_tanh\"",
+                "\"hidden_activation\": \"silu\"",
+                "hidden_activation",
+            ),
+            (
+                GEMMA_2_2B,
+                "\"sliding_window\": 4096",
+                "\"sliding_window\": 0",
+                "sliding_window: expected at least 1",
+            ),
+            (GEMMA_2_2B, "50.0", "-1.0", "attn_logit_softcapping: expected from"),
+            (GEMMA_3_1B, "\"rope_scaling\": null", "\"layer_types\": [\"full_attention\"]", "layer 0 is"),
+            (MINI_LM, "\"absolute\"", "\"relative_key\"", "position_embedding_type"),
+            (MINI_LM, "\"type_vocab_size\": 2", "\"type_vocab_size\": 0", "type_vocab_size"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let error = refused(&text.replace(from, to));
+            assert!(error.contains(says), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_long_phi_is_its_short_factors_within_the_original_context() {
+        let factors: Vec<String> = (0..48).map(|i| format!("{}.5", i + 1)).collect();
+        let text = |short: &str| {
+            format!(
+                r#"{{"architectures": ["Phi3ForCausalLM"], "hidden_act": "silu", "hidden_size": 3072,
+  "intermediate_size": 8192, "max_position_embeddings": 131072, "num_attention_heads": 32, "num_hidden_layers": 32,
+  "num_key_value_heads": 32, "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "rope_scaling":
+  {{"long_factor": [1.0], "short_factor": {short}, "type": "longrope"}}, "rope_theta": 10000.0,
+  "sliding_window": 262144, "tie_word_embeddings": false, "vocab_size": 32064}}"#
+            )
+        };
+        let spec = read(&text(&format!("[{}]", factors.join(","))), "m.json").expect("reads");
+        assert_eq!((spec.max_position, spec.extras.rope_factors.len()), (4096, 48));
+        // The published factor on cosine and sine is the root of 1 + ln 32 / ln 4096 = 1 + 5 / 12.
+        let scale = spec.extras.attention_scale.expect("stretched");
+        assert!((scale * 96f64.sqrt() - (1.0 + 5.0 / 12.0)).abs() < 1e-12, "{scale}");
+        let table = crate::image::inverse_frequencies(&spec);
+        assert!((f64::from(table[0]) - 1.0 / 1.5).abs() < 1e-7);
+        assert!(refused(&text("[1.0]")).contains("expected 48 factors, found 1"));
+        assert!(refused(&text("\"x\"")).contains("short_factor: expected a list"));
+        let llama = LLAMA_1B.replace("\"llama3\"", "\"longrope\"");
+        assert!(refused(&llama).contains("rope type `longrope` is not supported"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::{WorkloadError, WorkloadProblem};
+use super::extras::Extras;
 
 /// A transformer family; it decides tensor names and block structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,6 +22,12 @@ pub enum Family {
     Mimo,
     /// Phi 3, fused q, k, v and gate, up.
     Phi3,
+    /// Gemma 2: every other layer windowed, scores and logits capped.
+    Gemma2,
+    /// Gemma 3 as text model: five windowed layers in six, normalised q and k.
+    Gemma3,
+    /// BERT-style encoders.
+    Bert,
 }
 
 /// How rotary pairs are laid out in a head.
@@ -102,6 +109,9 @@ pub struct ModelSpec {
     pub tied_embedding: bool,
     /// Longest context.
     pub max_position: u32,
+    /// What it has beyond the plain block.
+    #[serde(skip_serializing_if = "Extras::is_plain")]
+    pub extras: Extras,
 }
 
 impl ModelSpec {
@@ -124,7 +134,13 @@ impl ModelSpec {
         let attention = hidden * (self.q_width() + 2 * self.kv_width()) + self.q_width() * hidden;
         let bias = if self.qkv_bias { self.q_width() + 2 * self.kv_width() } else { 0 };
         let head_norms = if self.qk_norm { 2 * self.head_dim as u64 } else { 0 };
-        attention + bias + head_norms + 3 * hidden * self.ffn as u64 + 2 * hidden
+        let ffn = self.ffn as u64;
+        if self.extras.encoder.is_some() {
+            // Output, up and down projections have biases too, and both norms.
+            return attention + bias + 2 * hidden * ffn + hidden + ffn + hidden + 4 * hidden;
+        }
+        let norms = if self.extras.post_norms { 4 } else { 2 };
+        attention + bias + head_norms + 3 * hidden * ffn + norms * hidden
     }
 
     /// Parameters of the embedding.
@@ -136,6 +152,10 @@ impl ModelSpec {
     /// All parameters; a tied head counts once.
     #[must_use]
     pub const fn params(&self) -> u64 {
+        if let Some(encoder) = self.extras.encoder {
+            let rows = self.vocab as u64 + self.max_position as u64 + encoder.token_types as u64;
+            return self.layers as u64 * self.block_params() + (rows + 2) * self.hidden as u64;
+        }
         let tables = if self.tied_embedding { 1 } else { 2 };
         self.layers as u64 * self.block_params() + self.hidden as u64 + tables * self.embedding_params()
     }
@@ -182,13 +202,15 @@ impl ModelSpec {
             problems.push(WorkloadProblem::new(place, "head_dim", message));
         }
         for (key, value, low, high) in
-            [("rms_norm_eps", self.norm_eps, 1e-12, 1e-2), ("rope_theta", self.rope.theta, 1.0, 1e12)]
+            [("rms_norm_eps", self.norm_eps, 1e-13, 1e-2), ("rope_theta", self.rope.theta, 1.0, 1e12)]
         {
             if !(low..=high).contains(&value) {
                 let message = format!("expected from {low} to {high}, found {value}");
                 problems.push(WorkloadProblem::new(place, key, message));
             }
         }
+        let extras = self.extras.problems(self.head_dim).into_iter();
+        problems.extend(extras.map(|(key, message)| WorkloadProblem::new(place, key, message)));
         if problems.is_empty() { Ok(()) } else { Err(WorkloadError { problems }) }
     }
 }

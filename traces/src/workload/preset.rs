@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{WorkloadError, WorkloadProblem, unknown_name};
+use super::extras::Extras;
 use super::hugging_face;
 use super::model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 use crate::gguf::GgufModel;
@@ -103,25 +104,30 @@ pub fn model_preset(name: &str) -> Result<ModelPreset, WorkloadError> {
         },
         tied_embedding: raw.tied_embedding,
         max_position: raw.max_position,
+        extras: Extras::default(),
     };
     spec.check(&format!("preset {name}"))?;
     Ok(ModelPreset { spec, source: raw.source })
 }
 
-/// Resolves a model argument: a preset name, the path of a Hugging Face `config.json` or of a GGUF file.
+/// Resolves a model argument: a preset name, the path of a Hugging Face `config.json`, of its folder, or of a GGUF file.
 ///
 /// # Errors
 /// If it is neither, or the file does not describe a model that is supported.
 pub fn load_model(argument: &str) -> Result<ModelSpec, WorkloadError> {
     let path = Path::new(argument);
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-    let is_file = extension == "json" || extension == "gguf" || argument.contains('/') || path.is_file();
+    let is_file = extension == "json" || extension == "gguf" || argument.contains('/') || path.exists();
     if !is_file || model_names().any(|name| name == argument) {
         return model_preset(argument).map(|preset| preset.spec);
     }
     if GgufModel::is_one(argument) {
         return GgufModel::open(path).map(|model| model.spec);
     }
+    // A folder stands for its config.json.
+    let inside = path.join("config.json");
+    let path = if path.is_dir() { inside.as_path() } else { path };
+    let argument = &path.display().to_string();
     let mut bytes = Vec::new();
     std::fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(
         |e| WorkloadProblem::new("--model", "", format!("cannot read `{argument}`: {}", e.kind())),

@@ -1,0 +1,193 @@
+//! A GGUF file's shape, from its metadata and the names of its tensors.
+//!
+//! Models: Llama (neighbours rotated, as its converted queries and keys expect), Qwen 2 and 3, Phi 3, Gemma 2 and 3, BERT.
+//! Does not model: experts, partial rotation, YaRN; of Phi 3's factors the short ones, for contexts up to the original.
+//! Source: the GGUF specification's metadata keys, as the converters published with ggml write them.
+
+use super::reader::{Contents, Value};
+use crate::workload::{
+    Encoder, Extras, Family, ModelSpec, Rope, RopeLayout, RopeScaling, Window, WorkloadError, WorkloadProblem,
+};
+
+/// Architecture, family, how heads are rotated.
+const ARCHITECTURES: [(&str, Family, RopeLayout); 7] = [
+    ("llama", Family::Llama, RopeLayout::Interleaved),
+    ("qwen2", Family::Qwen2, RopeLayout::Half),
+    ("qwen3", Family::Qwen3, RopeLayout::Half),
+    ("phi3", Family::Phi3, RopeLayout::Half),
+    ("gemma2", Family::Gemma2, RopeLayout::Half),
+    ("gemma3", Family::Gemma3, RopeLayout::Half),
+    ("bert", Family::Bert, RopeLayout::Half),
+];
+
+pub(super) struct Keys<'a> {
+    pub(super) place: &'a str,
+    pub(super) contents: &'a Contents,
+    pub(super) architecture: &'a str,
+}
+
+impl Keys<'_> {
+    fn bad(&self, key: &str, message: impl Into<String>) -> WorkloadError {
+        WorkloadProblem::new(self.contents.place_of(self.place, key), key, message).into()
+    }
+
+    fn get(&self, key: &str) -> (String, Option<&Value>) {
+        let key = format!("{}.{key}", self.architecture);
+        let value = self.contents.metadata.get(&key);
+        (key, value)
+    }
+
+    fn maybe(&self, key: &str) -> Result<Option<u32>, WorkloadError> {
+        let (key, value) = self.get(key);
+        let Some(value) = value else { return Ok(None) };
+        match value.unsigned().and_then(|v| u32::try_from(v).ok()) {
+            Some(v) => Ok(Some(v)),
+            None => Err(self.bad(&key, "expected one number of 32 bits")),
+        }
+    }
+
+    fn number(&self, key: &str) -> Result<u32, WorkloadError> {
+        self.maybe(key)?.ok_or_else(|| self.bad(&self.get(key).0, "is missing"))
+    }
+
+    fn float(&self, key: &str) -> Result<Option<f64>, WorkloadError> {
+        match self.get(key) {
+            (_, None) => Ok(None),
+            (_, Some(Value::Float(v))) => Ok(Some(*v)),
+            (key, Some(_)) => Err(self.bad(&key, "expected a floating-point number")),
+        }
+    }
+
+    fn scaling(&self) -> Result<RopeScaling, WorkloadError> {
+        let (key, value) = self.get("rope.scaling.type");
+        match value {
+            None => Ok(RopeScaling::None),
+            Some(Value::Text(t)) if t == "none" => Ok(RopeScaling::None),
+            Some(Value::Text(t)) if t == "linear" => {
+                let factor = self.float("rope.scaling.factor")?.filter(|f| *f >= 1.0 && f.is_finite());
+                let factor = factor.ok_or_else(|| self.bad(&key, "linear needs a factor of at least 1"))?;
+                Ok(RopeScaling::Linear { factor })
+            }
+            // Phi 3's factors are tensors.
+            Some(Value::Text(t)) if t == "longrope" => Ok(RopeScaling::None),
+            Some(_) => Err(self.bad(&key, "expected `none`, `linear` or `longrope`")),
+        }
+    }
+
+    fn family(&self) -> Result<(Family, RopeLayout), WorkloadError> {
+        let found = ARCHITECTURES.iter().find(|(name, _, _)| *name == self.architecture);
+        found.map(|(_, family, layout)| (*family, *layout)).ok_or_else(|| {
+            let known: Vec<&str> = ARCHITECTURES.iter().map(|a| a.0).collect();
+            let message = format!("expected one of {}, found `{}`", known.join(", "), self.architecture);
+            let key = "general.architecture";
+            WorkloadProblem::new(self.contents.place_of(self.place, key), key, message).into()
+        })
+    }
+
+    /// The shape; what the tensors tell, they tell.
+    pub(super) fn spec(&self, vocab: u64, name: String) -> Result<ModelSpec, WorkloadError> {
+        let has = |tensor: &str| self.contents.tensors.contains_key(tensor);
+        let (family, layout) = self.family()?;
+        if self.maybe("expert_count")?.is_some_and(|n| n > 0) {
+            return Err(self.bad(&self.get("expert_count").0, "mixtures of experts are not modelled"));
+        }
+        let (hidden, heads) = (self.number("embedding_length")?, self.number("attention.head_count")?);
+        let derived = hidden.checked_div(heads).unwrap_or(0);
+        let head_dim = self.maybe("attention.key_length")?.unwrap_or(derived);
+        for key in ["attention.value_length", "rope.dimension_count"] {
+            if let Some(other) = self.maybe(key)?.filter(|v| *v != head_dim) {
+                let message = format!("expected the head's width of {head_dim}, found {other}");
+                return Err(self.bad(&self.get(key).0, message));
+            }
+        }
+        let encoder = family == Family::Bert;
+        let eps_key =
+            if encoder { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
+        let eps = self.float(eps_key)?.ok_or_else(|| self.bad(&self.get(eps_key).0, "is missing"))?;
+        let layers = self.number("block_count")?;
+        let default_theta = if family == Family::Gemma3 { 1e6 } else { 10_000.0 };
+        let spec = ModelSpec {
+            name,
+            family,
+            hidden,
+            layers,
+            heads,
+            kv_heads: self.maybe("attention.head_count_kv")?.unwrap_or(heads),
+            head_dim,
+            ffn: self.number("feed_forward_length")?,
+            vocab: u32::try_from(vocab).unwrap_or(u32::MAX),
+            norm_eps: eps,
+            qkv_bias: has("blk.0.attn_q.bias"),
+            qk_norm: has("blk.0.attn_q_norm.weight"),
+            rope: Rope {
+                theta: self.float("rope.freq_base")?.unwrap_or(default_theta),
+                layout,
+                scaling: self.scaling()?,
+            },
+            tied_embedding: !encoder && !has("output.weight"),
+            max_position: self.positions(family)?,
+            extras: self.extras(family, (hidden, heads, head_dim), layers)?,
+        };
+        spec.check(self.place)?;
+        Ok(spec)
+    }
+
+    /// Longest context: Phi 3's ends where its window or its other factors would begin to act.
+    fn positions(&self, family: Family) -> Result<u32, WorkloadError> {
+        let context = self.number("context_length")?;
+        if family != Family::Phi3 {
+            return Ok(context);
+        }
+        let window = self.maybe("attention.sliding_window")?.filter(|w| *w > 0).unwrap_or(context);
+        let original = self.maybe("rope.scaling.original_context_length")?.unwrap_or(context);
+        Ok(context.min(window).min(original))
+    }
+
+    fn extras(
+        &self,
+        family: Family,
+        (hidden, heads, head_dim): (u32, u32, u32),
+        layers: u32,
+    ) -> Result<Extras, WorkloadError> {
+        let root = |n: u32| f64::from(n).sqrt();
+        Ok(match family {
+            Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Mimo => Extras::default(),
+            Family::Phi3 => {
+                // The factor stretches cosine and sine alike, queries' and keys': scores by its square.
+                let stretch = self.float("rope.scaling.attn_factor")?.filter(|f| *f > 0.0);
+                Extras { attention_scale: stretch.map(|f| f * f / root(head_dim)), ..Extras::default() }
+            }
+            Family::Gemma2 | Family::Gemma3 => {
+                let second = family == Family::Gemma2;
+                // The 27B models scale by the width a head would have, had all of them together the residual's.
+                let large = layers == if second { 46 } else { 62 };
+                let window = self.maybe("attention.sliding_window")?;
+                let window = window.or(second.then_some(4096));
+                let local_theta =
+                    if second { None } else { Some(self.float("rope.freq_base_swa")?.unwrap_or(10_000.0)) };
+                let (cap, last) = ("attn_logit_softcapping", "final_logit_softcapping");
+                let or = |default: f64| second.then_some(default);
+                Extras {
+                    embed_scale: Some(root(hidden)),
+                    attention_scale: large.then(|| 1.0 / root(hidden / heads.max(1))),
+                    attention_cap: self.float(cap)?.or(or(50.0)),
+                    logit_cap: self.float(last)?.or(or(30.0)),
+                    window: window.map(|positions| Window {
+                        positions,
+                        period: if second { 2 } else { 6 },
+                        local_theta,
+                    }),
+                    post_norms: true,
+                    gate_gelu: true,
+                    ..Extras::default()
+                }
+            }
+            Family::Bert => {
+                let token_types = self.contents.tensors.get("token_types.weight");
+                let rows = token_types.and_then(|t| t.dims.get(1)).copied().unwrap_or(1);
+                let token_types = u32::try_from(rows).unwrap_or(u32::MAX);
+                Extras { encoder: Some(Encoder { token_types }), ..Extras::default() }
+            }
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! What some models have beyond the plain block.
+//!
+//! Models: Gemma's scales, caps, windows, norms and gate; BERT's encoder; per-frequency factors of long contexts.
+//! Does not model: experts, partial rotation. Source: the model definitions as published with their weights.
+
+use serde::Serialize;
+
+/// Layers that see only the positions near their own.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Window {
+    /// Positions such a layer sees, its own included.
+    pub positions: u32,
+    /// Layers `period - 1`, `2 * period - 1`, ... see everything; 0: none does.
+    pub period: u32,
+    /// Base of the windowed layers' rotary frequencies, if it is another.
+    pub local_theta: Option<f64>,
+}
+
+/// What makes a block one of BERT's: layer norms after, plain feed-forward network, biases, learned positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Encoder {
+    /// Token types.
+    pub token_types: u32,
+}
+
+/// Differences from the plain block; none by default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Extras {
+    /// Factor on embedding rows.
+    pub embed_scale: Option<f64>,
+    /// Factor on attention scores instead of one over the root of a head's width.
+    pub attention_scale: Option<f64>,
+    /// Cap c of attention scores s: c * tanh(s / c).
+    pub attention_cap: Option<f64>,
+    /// The same of logits.
+    pub logit_cap: Option<f64>,
+    /// Windowed layers.
+    pub window: Option<Window>,
+    /// Whether the outputs of attention and feed-forward network are normed too.
+    pub post_norms: bool,
+    /// Whether the gate is GELU in its tanh form.
+    pub gate_gelu: bool,
+    /// What each rotary frequency is divided by; empty: by nothing.
+    pub rope_factors: Vec<f64>,
+    /// An encoder instead of a decoder.
+    pub encoder: Option<Encoder>,
+}
+
+impl Extras {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is wrong with them, by key.
+    pub(super) fn problems(&self, head_dim: u32) -> Vec<(&'static str, String)> {
+        let mut out = Vec::new();
+        let positive = [
+            ("embed_scale", self.embed_scale),
+            ("attention_scale", self.attention_scale),
+            ("attn_logit_softcapping", self.attention_cap),
+            ("final_logit_softcapping", self.logit_cap),
+        ];
+        for (key, value) in positive {
+            if let Some(v) = value.filter(|v| !(1e-6..=1e6).contains(v)) {
+                out.push((key, format!("expected from 0.000001 to 1000000, found {v}")));
+            }
+        }
+        if let Some(window) = self.window {
+            if window.positions == 0 {
+                out.push(("sliding_window", "expected at least 1, found 0".to_owned()));
+            }
+            if let Some(theta) = window.local_theta.filter(|t| !(1.0..=1e12).contains(t)) {
+                out.push(("rope_local_base_freq", format!("expected from 1 to 1e12, found {theta}")));
+            }
+        }
+        if !self.rope_factors.is_empty() && self.rope_factors.len() != head_dim as usize / 2 {
+            let message = format!("expected {} factors, found {}", head_dim / 2, self.rope_factors.len());
+            out.push(("rope_scaling", message));
+        }
+        if let Some(f) = self.rope_factors.iter().find(|f| !(1e-3..=1e6).contains(*f)) {
+            out.push(("rope_scaling", format!("expected factors from 0.001 to 1000000, found {f}")));
+        }
+        if let Some(e) = self.encoder.filter(|e| !(1..=64).contains(&e.token_types)) {
+            out.push(("type_vocab_size", format!("expected from 1 to 64, found {}", e.token_types)));
+        }
+        out
+    }
+}
