@@ -198,6 +198,12 @@ impl Transfer {
     /// # Errors
     /// If memory does not answer.
     pub fn store(&self, found: &Found, memory: &mut dyn Memory, spm: &mut [u8]) -> Result<(), Fault> {
+        if self.coding == Coding::None && self.tform == Transform::None && self.reduction.is_none() {
+            let own = self.addresses(&self.own, Side::Own, found);
+            return self.addresses(&self.far, Side::Far, found).zip(own).try_for_each(|(at, from)| {
+                self.write_far(found, at, &spm[narrow(from)..narrow(from + self.own.row)], memory)
+            });
+        }
         let plain = self.plain_rows(found, spm);
         let (mut table, place) = (self.table(spm), self.table_place());
         let mut far = vec![0; narrow(self.far.row)];
