@@ -241,7 +241,7 @@ mod tests {
                       }} {{ messages[0] | tojson }}";
         assert_eq!(
             rendered(strict, None, &[(Role::User, "x")]).as_deref(),
-            Ok("1 {\"role\":\"user\",\"content\":\"x\"}")
+            Ok("1 {\"role\": \"user\", \"content\": \"x\"}")
         );
         let error = rendered(strict, None, &[(Role::User, "x"), (Role::User, "y")]).expect_err("twice");
         assert!(

@@ -215,7 +215,7 @@ fn what_is_wrong_with_a_safetensors_header_is_named() {
         ("F16", "Q16", "byte 9", "a: dtype: `Q16`"),
         ("\"b\"", "\"a\"", "byte 9", "a: is there twice"),
         ("\"shape\":[2]", "\"form\":[2]", "byte 88", "unknown field `form`"),
-        ("[2]", "[-2]", "byte 97", "invalid value"),
+        ("[2]", "[-2]", "byte 93", "invalid value"),
         ("{\"a\"", "[\"a\"", "byte 8", "expected `{`"),
         ("[8,16]}}", "[8,16]", "byte 1", "EOF"),
     ] {
