@@ -4,4 +4,5 @@ pub mod analysis;
 pub mod gguf;
 pub mod image;
 pub mod perfetto;
+pub mod topology;
 pub mod workload;
