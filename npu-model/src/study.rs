@@ -290,12 +290,17 @@ impl Study {
             _ => (self.discipline.weight_stationary, Stationary::B),
         };
         let mode = match (self.weight_load, loads.exposed, loads.hidden) {
-            (None | Some(WeightLoad::Hidden), _, Some(mode)) | (None | Some(WeightLoad::Exposed), Some(mode), _) => mode,
+            (None | Some(WeightLoad::Hidden), _, Some(mode))
+            | (None | Some(WeightLoad::Exposed), Some(mode), _) => mode,
             (_, None, None) if stationary == Stationary::B => {
-                return Err(StudyError::Mode("the array is output-stationary: it has no weight-stationary mode"));
+                return Err(StudyError::Mode(
+                    "the array is output-stationary: it has no weight-stationary mode",
+                ));
             }
             (_, None, None) => {
-                return Err(StudyError::Mode("the array is weight-stationary: it has no output-stationary mode"));
+                return Err(StudyError::Mode(
+                    "the array is weight-stationary: it has no output-stationary mode",
+                ));
             }
             (Some(WeightLoad::Hidden), Some(_), None) => {
                 return Err(StudyError::Mode("the array has one operand register a PE: its load is exposed"));
@@ -345,7 +350,8 @@ impl Study {
             None => {
                 let [a, b, c] = self.bits(form);
                 let bits = [(seen.m, seen.k, a), (seen.k, seen.n, b), (seen.m, seen.n, c)];
-                let bits = bits.map(|(x, y, z)| u128::from(x).saturating_mul(y.into()).saturating_mul(z.into()));
+                let bits =
+                    bits.map(|(x, y, z)| u128::from(x).saturating_mul(y.into()).saturating_mul(z.into()));
                 (compute_cycles, 0, bits)
             }
             Some(memory) => {
@@ -367,7 +373,8 @@ impl Study {
             }
             _ => false,
         };
-        let stream = form.is_gemv() && cycles.active > array::gemv(self.array, seen, self.rate(), 0, 1)?.active;
+        let stream =
+            form.is_gemv() && cycles.active > array::gemv(self.array, seen, self.rate(), 0, 1)?.active;
         let bound_by = if memory_cycles > compute_cycles {
             Bound::Memory
         } else if cycles.fill.checked_add(cycles.drain)? > cycles.active {

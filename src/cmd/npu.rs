@@ -102,7 +102,7 @@ enum EdgeFoldsName {
 }
 
 #[derive(clap::Args, Debug)]
-struct Gemm {
+pub(super) struct Gemm {
     /// Rows of A and C
     #[arg(long, required_unless_present = "batch_file")]
     m: Option<u64>,
@@ -220,13 +220,24 @@ fn discipline(name: &str, sets: &[String]) -> Result<(Discipline, Option<LocalMe
     }
     let npu = resolve(name, &[])?.config.npu;
     let local = LocalMemory { scratchpad: npu.scratchpad_bytes, accumulator: npu.accumulator_bytes };
-    let core = Discipline::parse(&array_file("default")?, sets).map_err(|e| CliError::input(e.to_string()))?;
+    let core =
+        Discipline::parse(&array_file("default")?, sets).map_err(|e| CliError::input(e.to_string()))?;
     let size = Array { rows: npu.rows.into(), cols: npu.cols.into() };
-    Ok((Discipline { size, gemv_bytes_per_cycle: Some(npu.gemv_bytes_per_cycle.into()), ..core }, Some(local)))
+    Ok((
+        Discipline { size, gemv_bytes_per_cycle: Some(npu.gemv_bytes_per_cycle.into()), ..core },
+        Some(local),
+    ))
 }
 
+/// A product that has been run: its name, itself, what came out.
+pub(super) type Ran = (String, Product, Outcome);
+
 impl Gemm {
-    fn study(&self) -> Result<Study, CliError> {
+    /// The array, dataflow, formats and memory asked for.
+    ///
+    /// # Errors
+    /// If the array is wrong.
+    pub(super) fn study(&self) -> Result<Study, CliError> {
         let (mut discipline, own_local) = discipline(&self.array, &self.array_set)?;
         let own = discipline.size;
         let array = match (self.rows, self.cols) {
@@ -274,7 +285,10 @@ impl Gemm {
     }
 
     /// The product asked for, or those of the file.
-    fn layers(&self) -> Result<Vec<Layer>, CliError> {
+    ///
+    /// # Errors
+    /// If the file is wrong.
+    pub(super) fn layers(&self) -> Result<Vec<Layer>, CliError> {
         if let Some(file) = &self.batch_file {
             let text = read_text(file, MOST_BYTES)?;
             return topology::parse(&file.display().to_string(), &text)
@@ -286,37 +300,49 @@ impl Gemm {
         Ok(vec![Layer { line: 0, name: "gemm".to_owned(), m, k, n }])
     }
 
-    fn run(&self, out: &mut dyn Write) -> Result<(), CliError> {
-        let study = self.study()?;
+    /// Runs every product.
+    ///
+    /// # Errors
+    /// If one has no answer.
+    pub(super) fn outcomes(&self, study: &Study, layers: Vec<Layer>) -> Result<Vec<Ran>, CliError> {
         let mut rows = Vec::new();
-        for layer in self.layers()? {
-            let Layer { line, name, m, k, n } = layer;
-            let place = match &self.batch_file {
-                Some(file) => format!("{}:{line}", file.display()),
-                None => format!("gemm {m}x{k}x{n}"),
-            };
+        for Layer { line, name, m, k, n } in layers {
             let p = Product { m, k, n };
-            let outcome = study.run(p).map_err(|e| CliError::input(format!("{place}: {e}")))?;
+            let outcome = study.run(p).map_err(|e| {
+                let place = match &self.batch_file {
+                    Some(file) => format!("{}:{line}", file.display()),
+                    None => format!("gemm {m}x{k}x{n}"),
+                };
+                CliError::input(format!("{place}: {e}"))
+            })?;
             rows.push((name, p, outcome));
         }
+        Ok(rows)
+    }
+
+    /// The document that `--json` prints: one object, or a list with a file.
+    pub(super) fn json_of(&self, rows: &[Ran]) -> Value {
+        if let (None, Some((_, _, outcome))) = (&self.batch_file, rows.first()) {
+            return document(outcome);
+        }
+        let with_layer = |(layer, _, outcome): &Ran| {
+            let mut value = document(outcome);
+            value["layer"] = json!(layer);
+            value
+        };
+        rows.iter().map(with_layer).collect()
+    }
+
+    fn run(&self, out: &mut dyn Write) -> Result<(), CliError> {
+        let study = self.study()?;
+        let rows = self.outcomes(&study, self.layers()?)?;
         if let Some(folder) = &self.reports {
             tables::write(folder, &study, &rows)?;
         }
-        match (self.json, &self.batch_file, rows.first()) {
-            (true, None, Some((_, _, outcome))) => write_json(out, &document(outcome)),
-            (true, ..) => {
-                let list: Vec<Value> = rows
-                    .iter()
-                    .map(|(layer, _, outcome)| {
-                        let mut value = document(outcome);
-                        value["layer"] = json!(layer);
-                        value
-                    })
-                    .collect();
-                write_json(out, &list)
-            }
-            _ => rows.iter().try_for_each(|(layer, _, outcome)| print(out, layer, outcome)),
+        if self.json {
+            return write_json(out, &self.json_of(&rows));
         }
+        rows.iter().try_for_each(|(layer, _, outcome)| print(out, layer, outcome))
     }
 }
 

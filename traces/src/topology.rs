@@ -133,12 +133,7 @@ fn kind(header: &[Field<'_>]) -> Result<Kind, (usize, String)> {
     Err((column, expected.to_owned()))
 }
 
-fn layer(
-    kind: Kind,
-    row: &[Field<'_>],
-    line: usize,
-    layers: &mut Vec<Layer>,
-) -> Result<(), (usize, String)> {
+fn layer(kind: Kind, row: &[Field<'_>], line: usize, layers: &mut Vec<Layer>) -> Result<(), (usize, String)> {
     let (names, strides): (&[&str], usize) = match kind {
         Kind::Gemm => (&["M", "N", "K"], 0),
         Kind::Convolution(strides) => (
@@ -176,14 +171,23 @@ fn layer(
     let (channels, filters) = (number(5)?, number(6)?);
     let (stride_height, stride_width) = (number(7)?, number(6 + strides)?);
     if filter_height > input_height {
-        return Err((row[3].column, format!("filter height {filter_height} is above the input's {input_height}")));
+        return Err((
+            row[3].column,
+            format!("filter height {filter_height} is above the input's {input_height}"),
+        ));
     }
     if filter_width > input_width {
-        return Err((row[4].column, format!("filter width {filter_width} is above the input's {input_width}")));
+        return Err((
+            row[4].column,
+            format!("filter width {filter_width} is above the input's {input_width}"),
+        ));
     }
     let outputs = |input: u64, filter: u64, stride: u64| (input - filter).div_ceil(stride) + 1;
-    let m = outputs(input_height, filter_height, stride_height)
-        .checked_mul(outputs(input_width, filter_width, stride_width));
+    let m = outputs(input_height, filter_height, stride_height).checked_mul(outputs(
+        input_width,
+        filter_width,
+        stride_width,
+    ));
     let window = filter_height.checked_mul(filter_width);
     let depthwise = name.contains("DP");
     let k = window.and_then(|w| if depthwise { Some(w) } else { w.checked_mul(channels) });
@@ -207,8 +211,7 @@ fn layer(
 mod tests {
     use super::*;
 
-    const HEADER: &str =
-        "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\n";
+    const HEADER: &str = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\n";
 
     fn one(text: &str) -> [u64; 3] {
         let layers = parse("t.csv", text).expect("valid");
@@ -240,7 +243,10 @@ mod tests {
     fn a_depthwise_layer_is_one_a_channel() {
         let layers = parse("t.csv", &format!("{HEADER}DP1, 8, 8, 3, 3, 4, 1, 1,\n")).expect("valid");
         assert_eq!(layers.len(), 4);
-        assert_eq!((layers[3].name.as_str(), layers[3].m, layers[3].k, layers[3].n), ("DP1Channel_3", 36, 9, 1));
+        assert_eq!(
+            (layers[3].name.as_str(), layers[3].m, layers[3].k, layers[3].n),
+            ("DP1Channel_3", 36, 9, 1)
+        );
     }
 
     #[test]

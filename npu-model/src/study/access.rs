@@ -76,7 +76,11 @@ impl Study {
         let end = self.last_cycle(outcome);
         let stop = |before: u128| end.saturating_sub(before);
         [
-            port(rows + 1, stop((rows + cols - 1).saturating_sub(height + 1)), product(m, k, n.div_ceil(cols))),
+            port(
+                rows + 1,
+                stop((rows + cols - 1).saturating_sub(height + 1)),
+                product(m, k, n.div_ceil(cols)),
+            ),
             port(1 + rows - k.min(rows), stop((rows + cols + m).saturating_sub(3)), product(k, n, 1)),
             port(2 * rows - 1, stop(cols - width), product(m, n, k.div_ceil(rows))),
         ]
@@ -130,13 +134,41 @@ mod tests {
     /// SCALE-Sim 3.0.0's detailed access report (SRAM columns) of a run without stalls, its mapping efficiency and
     /// compute utilisation in per cent: rows, columns, dataflow, M, K, N, numbers.
     const REPORTS: [(u64, u64, Dataflow, [u64; 3], [u64; 9], [f64; 2]); 7] = [
-        (4, 4, Dataflow::WeightStationary, [5, 9, 7], [5, 84, 90, 1, 79, 63, 7, 88, 105], [65.625, 18.229_166]),
+        (
+            4,
+            4,
+            Dataflow::WeightStationary,
+            [5, 9, 7],
+            [5, 84, 90, 1, 79, 63, 7, 88, 105],
+            [65.625, 18.229_166],
+        ),
         (4, 6, Dataflow::WeightStationary, [3, 4, 6], [5, 10, 12, 1, 4, 24, 7, 14, 18], [100.0, 15.0]),
-        (4, 6, Dataflow::OutputStationary, [5, 9, 7], [1, 60, 90, 1, 60, 126, 8, 62, 75], [36.458_333, 19.301_470]),
+        (
+            4,
+            6,
+            Dataflow::OutputStationary,
+            [5, 9, 7],
+            [1, 60, 90, 1, 60, 126, 8, 62, 75],
+            [36.458_333, 19.301_470],
+        ),
         (4, 4, Dataflow::OutputStationary, [4, 5, 4], [1, 8, 20, 1, 8, 20, 4, 10, 24], [100.0, 45.454_545]),
         (4, 6, Dataflow::InputStationary, [5, 9, 7], [1, 42, 45, 5, 49, 63, 7, 55, 105], [62.5, 18.229_166]),
-        (8, 4, Dataflow::WeightStationary, [20, 16, 8], [9, 149, 640, 1, 122, 128, 15, 151, 320], [100.0, 48.780_487]),
-        (8, 4, Dataflow::OutputStationary, [20, 16, 8], [1, 149, 640, 1, 149, 384, 15, 155, 232], [83.333_333, 51.282_051]),
+        (
+            8,
+            4,
+            Dataflow::WeightStationary,
+            [20, 16, 8],
+            [9, 149, 640, 1, 122, 128, 15, 151, 320],
+            [100.0, 48.780_487],
+        ),
+        (
+            8,
+            4,
+            Dataflow::OutputStationary,
+            [20, 16, 8],
+            [1, 149, 640, 1, 149, 384, 15, 155, 232],
+            [83.333_333, 51.282_051],
+        ),
     ];
 
     #[test]

@@ -393,10 +393,14 @@ impl Job {
             Overlap::Serial => {
                 let c = self.cycles()?;
                 let drained = last_k || self.stationary == Stationary::B;
-                return Some(u128::from(c.fill) + u128::from(c.active) + if drained { c.drain.into() } else { 0 });
+                return Some(
+                    u128::from(c.fill) + u128::from(c.active) + if drained { c.drain.into() } else { 0 },
+                );
             }
             _ if m.instruction == Instruction::KFolds => self.streaming()?,
-            Overlap::Pipelined => self.alone(false)?.checked_add(self.lead(self.rows)?)?.checked_mul(folds)?,
+            Overlap::Pipelined => {
+                self.alone(false)?.checked_add(self.lead(self.rows)?)?.checked_mul(folds)?
+            }
             Overlap::Hidden => self.paired(self.rows)?.checked_mul(folds)?,
         };
         let slots = slots.checked_add(self.bank_conflicts()?)?;

@@ -222,7 +222,8 @@ impl RawArray {
         };
         let none = Loads::default();
         if discipline.weight_stationary == none && discipline.output_stationary == none {
-            let message = "an array needs a table such as [weight-stationary.hidden] or [output-stationary.exposed]";
+            let message =
+                "an array needs a table such as [weight-stationary.hidden] or [output-stationary.exposed]";
             return Err(ArrayError(message.to_owned()));
         }
         Ok(discipline)

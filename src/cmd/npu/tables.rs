@@ -6,10 +6,10 @@
 use std::fs;
 use std::path::Path;
 
-use npu_model::array::Product;
+use npu_model::study::Study;
 use npu_model::study::access::Port;
-use npu_model::study::{Outcome, Study};
 
+use super::Ran;
 use crate::error::CliError;
 
 const COMPUTE: &str = "LayerID, Total Cycles (incl. prefetch), Total Cycles, Stall Cycles, Overall Util %, Mapping \
@@ -26,11 +26,7 @@ const ACCESS: &str = "LayerID, SRAM IFMAP Start Cycle, SRAM IFMAP Stop Cycle, SR
 ///
 /// # Errors
 /// If a file cannot be written.
-pub(super) fn write(
-    folder: &Path,
-    study: &Study,
-    rows: &[(String, Product, Outcome)],
-) -> Result<(), CliError> {
+pub(super) fn write(folder: &Path, study: &Study, rows: &[Ran]) -> Result<(), CliError> {
     let (mut compute, mut bandwidth, mut access) =
         (COMPUTE.to_owned(), BANDWIDTH.to_owned(), ACCESS.to_owned());
     for (id, (_, p, outcome)) in rows.iter().enumerate() {
