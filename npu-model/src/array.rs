@@ -204,10 +204,6 @@ mod tests {
         Array { rows: r, cols: r }
     }
 
-    fn cycles(c: Option<Cycles>) -> u64 {
-        c.and_then(|c| c.total()).expect("small")
-    }
-
     fn full(r: u64) -> Folding {
         Folding::new(r, Rate::Full, 0)
     }

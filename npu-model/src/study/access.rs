@@ -131,9 +131,11 @@ mod tests {
     use crate::array::Array;
     use crate::study::{Discipline, Formats, LocalMemory};
 
+    type Report = (u64, u64, Dataflow, [u64; 3], [u64; 9], [f64; 2]);
+
     /// SCALE-Sim 3.0.0's detailed access report (SRAM columns) of a run without stalls, its mapping efficiency and
     /// compute utilisation in per cent: rows, columns, dataflow, M, K, N, numbers.
-    const REPORTS: [(u64, u64, Dataflow, [u64; 3], [u64; 9], [f64; 2]); 7] = [
+    const REPORTS: [Report; 7] = [
         (
             4,
             4,
