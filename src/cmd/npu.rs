@@ -31,8 +31,8 @@ pub struct Args {
 enum What {
     /// Cycles of matrix products on one array
     #[command(
-        after_help = "Example: presil npu gemm --m 128 --k 4096 --n 4096 --rows 32 --cols 32 --json\n          presil npu \
-                      gemm --m 64 --k 64 --n 64 --array gemmini --array-set read-latency=6\n          presil npu gemm \
+        after_help = "Example: presil npu gemm --m 128 --k 4096 --n 4096 --rows 32 --cols 32 --json\n         presil npu \
+                      gemm --m 64 --k 64 --n 64 --array gemmini --array-set read-latency=6\n         presil npu gemm \
                       --batch-file resnet.csv --array scalesim --dataflow os --reports out"
     )]
     Gemm(Box<Gemm>),

@@ -25,7 +25,7 @@ use crate::session;
 /// Options of `presil validate`.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Example: presil validate --suite npu --json\n          presil validate --suite llm --gguf \
+    after_help = "Example: presil validate --suite npu --json\n         presil validate --suite llm --gguf \
                         SmolLM2-135M-Instruct.Q4_1.gguf --reference greedy.json\n\nThe exit code is 1 if a row's error is \
                         above its band."
 )]
