@@ -24,8 +24,19 @@ const LINES: usize = 800;
 const TABLES: &[&str] = &[];
 
 /// Folders of sources; everything else at the top is documents.
-const FOLDERS: &[&str] =
-    &["isa", "soc-model", "npu-model", "traces", "reports", "src", "tests", "firmware", ".ci"];
+const FOLDERS: &[&str] = &[
+    "isa",
+    "soc-model",
+    "npu-model",
+    "traces",
+    "reports",
+    "src",
+    "tests",
+    "firmware",
+    "docs",
+    "validation",
+    ".ci",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

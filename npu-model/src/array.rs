@@ -1,10 +1,9 @@
 //! Closed forms of matrix arrays: cycles of C (M x N) = A (M x K) x B (K x N), operands already in local memory.
 //!
-//! Models: weight- and output-stationary systolic arrays with exposed and hidden weight loads, two published
-//!   controllers (Gemmini, tinyTPU), and a GEMV path that streams B past a stationary A.
+//! Models: our core's weight- and output-stationary forms with hidden weight loads, and a GEMV path that streams B
+//!   past a stationary A. Other arrays and disciplines are data of `study::discipline`.
 //! Does not model: scratchpad bank conflicts, read latencies beyond the operand queues, issue limits.
-//! Source: SCALE-Sim v3 compute cycles (counted inclusively, so one more than it prints a layer); cycle counts
-//!   measured on public RTL: Gemmini's MeshWithDelays and ExecuteController, jofrfu/tinyTPU.
+//! Source: cycle counts measured on public RTL: Gemmini's MeshWithDelays and ExecuteController.
 //!
 //! Notation: R, C = PE rows and columns; S = streamed length (M rows when B is stationary, K steps when C is);
 //! F = folds. Fill and drain of a pipelined array are paid once a job. Folds partly used cost a whole fold: no
@@ -124,9 +123,6 @@ impl Cycles {
 pub const MESH_CONSTANT: u64 = 3;
 /// Scratchpad read latency: one SRAM cycle and four pipeline stages (Gemmini's generated scratchpad).
 pub const READ_LATENCY: u64 = 5;
-/// Sequencer bubble after each multiply instruction of tinyTPU, measured.
-pub const TINYTPU_BUBBLE: u64 = 4;
-
 fn narrow(value: u128) -> Option<u64> {
     u64::try_from(value).ok()
 }
@@ -137,34 +133,6 @@ fn folds(a: u64, b: u64) -> Option<u64> {
 
 fn skew(array: Array) -> Option<u64> {
     array.rows.checked_add(array.cols)?.checked_sub(2)
-}
-
-/// B stationary, every fold serial: F (2R + C + S - 2). SCALE-Sim's discipline; true of a bare array with one
-/// weight register a PE.
-#[must_use]
-pub fn exposed_ws(array: Array, p: Product, folding: Folding) -> Option<Cycles> {
-    let folds = folds(folding.k_folds(p.k), p.n.div_ceil(array.cols))?;
-    Some(Cycles {
-        folds,
-        fill: folds.checked_mul(array.rows)?,
-        active: folds.checked_mul(p.m.checked_mul(folding.stretch)?)?,
-        drain: folds.checked_mul(skew(array)?)?,
-        constant: 0,
-    })
-}
-
-/// C stationary, every fold serial: F (R + C + S - 2). SCALE-Sim's discipline. `steps` are MAC steps along K,
-/// that is K over the rate.
-#[must_use]
-pub fn exposed_os(array: Array, p: Product, rate: Rate) -> Option<Cycles> {
-    let folds = folds(p.m.div_ceil(array.rows), p.n.div_ceil(array.cols))?;
-    Some(Cycles {
-        folds,
-        fill: 0,
-        active: folds.checked_mul(steps(p.k, rate)?)?,
-        drain: folds.checked_mul(skew(array)?)?,
-        constant: 0,
-    })
 }
 
 /// MAC steps of one PE along `k`.
@@ -203,55 +171,6 @@ pub fn hidden_os(array: Array, p: Product, rate: Rate) -> Option<Cycles> {
     })
 }
 
-/// Gemmini's execute controller, weight-stationary: rows move in chunks of R except in the last fold.
-/// R + (F - 1) R ceil(M / R) + M + R + C - 2, and the mesh's constant plus the scratchpad's read latency.
-#[must_use]
-pub fn gemmini_ws(array: Array, p: Product, folding: Folding) -> Option<Cycles> {
-    let folds = folds(folding.k_folds(p.k), p.n.div_ceil(array.cols))?;
-    let stream = p.m.checked_mul(folding.stretch)?;
-    let chunked = stream.div_ceil(array.rows).checked_mul(array.rows)?;
-    Some(Cycles {
-        folds,
-        fill: array.rows,
-        active: (folds - 1).checked_mul(chunked)?.checked_add(stream)?,
-        drain: skew(array)?,
-        constant: MESH_CONSTANT + READ_LATENCY,
-    })
-}
-
-/// Gemmini's execute controller, output-stationary: R (zero preload) + F R ceil(K / R) + R (shift-out) + R + C - 2
-/// and the same constants.
-#[must_use]
-pub fn gemmini_os(array: Array, p: Product, rate: Rate) -> Option<Cycles> {
-    let folds = folds(p.m.div_ceil(array.rows), p.n.div_ceil(array.cols))?;
-    let chunked = steps(p.k, rate)?.div_ceil(array.rows).checked_mul(array.rows)?;
-    Some(Cycles {
-        folds,
-        fill: array.rows,
-        active: folds.checked_mul(chunked)?,
-        drain: array.rows.checked_add(skew(array)?)?,
-        constant: MESH_CONSTANT + READ_LATENCY,
-    })
-}
-
-/// tinyTPU: weights written by row address and activations broadcast across columns, so neither the first load
-/// nor the columns' skew shows; one multiply instruction for every R rows, each followed by a bubble.
-/// (F - 1) max(M + 4 ceil(M / R), R + 4) + M + 4 ceil(M / R) + R - 1.
-#[must_use]
-pub fn tinytpu_ws(array: Array, p: Product, folding: Folding) -> Option<Cycles> {
-    let folds = folds(folding.k_folds(p.k), p.n.div_ceil(array.cols))?;
-    let stream = p.m.checked_mul(folding.stretch)?;
-    let issued = stream.div_ceil(array.rows).checked_mul(TINYTPU_BUBBLE)?.checked_add(stream)?;
-    let shortest = array.rows.checked_add(TINYTPU_BUBBLE)?;
-    Some(Cycles {
-        folds,
-        fill: 0,
-        active: (folds - 1).checked_mul(issued.max(shortest))?.checked_add(issued)?,
-        drain: array.rows - 1,
-        constant: 0,
-    })
-}
-
 /// Rows of A the GEMV path holds at once; more rows stream B again. Estimate, accuracy class C.
 pub const GEMV_ROWS: u64 = 8;
 
@@ -285,39 +204,8 @@ mod tests {
         Array { rows: r, cols: r }
     }
 
-    fn cycles(c: Option<Cycles>) -> u64 {
-        c.and_then(|c| c.total()).expect("small")
-    }
-
     fn full(r: u64) -> Folding {
         Folding::new(r, Rate::Full, 0)
-    }
-
-    #[test]
-    fn scale_sim_prints_one_cycle_less() {
-        let p = Product { m: 128, k: 128, n: 128 };
-        assert_eq!(cycles(exposed_ws(square(32), p, full(32))), 3551 + 1);
-        assert_eq!(cycles(exposed_ws(square(128), p, full(128))), 509 + 1);
-        let p = Product { m: 128, k: 4096, n: 4096 };
-        assert_eq!(cycles(exposed_ws(square(128), p, full(128))), 522_239 + 1);
-        assert_eq!(cycles(exposed_os(square(128), p, Rate::Full)), 139_199 + 1);
-    }
-
-    #[test]
-    fn gemmini_controller_rounds_rows_to_chunks() {
-        // Measured on RTL: 16x16, M = 33, F = 16.
-        let p = Product { m: 33, k: 64, n: 64 };
-        assert_eq!(cycles(gemmini_ws(square(16), p, full(16))), 807);
-        assert_eq!(cycles(hidden_ws(square(16), p, full(16))), 582 - 8);
-    }
-
-    #[test]
-    fn tinytpu_is_under_the_systolic_form() {
-        // Measured on RTL: 8x8, M = 8: 19 cycles.
-        let p = Product { m: 8, k: 8, n: 8 };
-        assert_eq!(cycles(tinytpu_ws(square(8), p, full(8))), 19);
-        // One instruction of 8 rows and one of 5: (8 + 4) + (5 + 4) + 8 - 1.
-        assert_eq!(cycles(tinytpu_ws(square(8), Product { m: 13, ..p }, full(8))), 12 + 9 + 7);
     }
 
     #[test]
@@ -347,10 +235,7 @@ mod tests {
         let a = square(1);
         let f = full(1);
         assert_eq!(p.macs(), None);
-        for c in [exposed_ws(a, p, f), hidden_ws(a, p, f), gemmini_ws(a, p, f), tinytpu_ws(a, p, f)] {
-            assert_eq!(c.and_then(|c| c.total()), None);
-        }
-        for c in [exposed_os(a, p, Rate::Half), hidden_os(a, p, Rate::Half), gemmini_os(a, p, Rate::Half)] {
+        for c in [hidden_ws(a, p, f), hidden_os(a, p, Rate::Half)] {
             assert_eq!(c.and_then(|c| c.total()), None);
         }
         assert_eq!(gemv(a, p, Rate::Full, u64::MAX, 1), None);

@@ -1,9 +1,9 @@
 //! One matrix product on one array: the cycles of a published or of our own design, alone or behind a memory.
 //!
-//! Models: compute cycles by closed form; with a memory of fixed bandwidth, a schedule of tiles whose loads,
-//!   computation and write-back overlap through double buffers.
+//! Models: compute cycles by the law of `discipline`; with a memory of fixed bandwidth, a schedule of tiles whose
+//!   loads, computation and write-back overlap through double buffers.
 //! Does not model: memory latency, DRAM timing, command dispatch; one core.
-//! Source: `array` for the forms; [`LocalMemory::in_proportion`] for the memories of arrays that name none.
+//! Source: `discipline` and `array` for the cycles; [`LocalMemory::in_proportion`] for the memories of arrays that name none.
 //!
 //! Behind a memory, A and B arrive from it and C returns to it in A's width. A tile is Mt x Kt x Nt; two A tiles
 //! and two B tiles fit the scratchpad, two C tiles the accumulator. A tile's operands are loaded while the previous
@@ -11,23 +11,15 @@
 //!   total = load of the first tile + sum over tiles of max(compute, transfers) + fill and drain + last write-back,
 //! for the best of a few hundred tile shapes and both loop orders. Nothing else is assumed or fitted.
 
+pub mod access;
+pub mod discipline;
+pub mod preset;
 mod schedule;
 
-use crate::array::{self, Array, Cycles, Folding, Product, Rate};
+use crate::array::{self, Array, Cycles, MESH_CONSTANT, Product, READ_LATENCY, Rate};
+use discipline::{Exchange, Job, Mode, Overlap, Stationary};
+pub use preset::{ARRAYS, ArrayError, Discipline};
 use schedule::Schedule;
-
-/// Whose array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Design {
-    /// This project's.
-    Default,
-    /// SCALE-Sim's: every fold serial.
-    ScaleSim,
-    /// Gemmini's execute controller and mesh.
-    Gemmini,
-    /// tinyTPU's core.
-    TinyTpu,
-}
 
 /// What stays in the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +28,8 @@ pub enum Dataflow {
     WeightStationary,
     /// C.
     OutputStationary,
+    /// A: weight-stationary for the transposed product.
+    InputStationary,
     /// A, in the GEMV path.
     Gemv,
     /// GEMV for at most [`array::GEMV_ROWS`] rows where it is faster, else weight-stationary.
@@ -122,17 +116,15 @@ impl LocalMemory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Study {
     /// Whose array.
-    pub design: Design,
-    /// Its size.
+    pub discipline: Discipline,
+    /// Its size here.
     pub array: Array,
     /// What stays in it.
     pub dataflow: Dataflow,
-    /// Whether the load shows.
-    pub weight_load: WeightLoad,
+    /// Whether the load shows; `None`: hidden if the array can.
+    pub weight_load: Option<WeightLoad>,
     /// Formats.
     pub formats: Formats,
-    /// Width of the GEMV path's weight stream.
-    pub gemv_bytes_per_cycle: u64,
     /// Memories of the core; they matter only behind a memory.
     pub local: LocalMemory,
     /// Memory; `None` is ideal.
@@ -181,6 +173,14 @@ pub struct Outcome {
     pub utilisation: f64,
     /// What limits it.
     pub bound_by: Bound,
+    /// Bytes of A, B and C that pass the memory port; with an ideal memory each once.
+    pub traffic: [u64; 3],
+    /// Folds, or passes of the GEMV path.
+    pub folds: u64,
+    /// Compute cycles that are latency of buffers and memories.
+    pub constant_cycles: u64,
+    /// The dataflow taken: what `Auto` became.
+    pub dataflow: Dataflow,
 }
 
 /// Why a study has no answer.
@@ -206,24 +206,48 @@ impl core::fmt::Display for StudyError {
 
 impl core::error::Error for StudyError {}
 
-/// The array's discipline once dataflow, design and load are settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A way to run a product, once dataflow, array and load are settled.
+#[derive(Clone, Copy, Debug)]
 enum Form {
-    ExposedWs,
-    ExposedOs,
-    HiddenWs,
-    HiddenOs,
-    GemminiWs,
-    GemminiOs,
-    TinyTpu,
-    Gemv,
+    Systolic {
+        mode: Mode,
+        stationary: Stationary,
+        /// A stays: B of the transposed product.
+        transposed: bool,
+    },
+    Gemv {
+        bytes_per_cycle: u64,
+    },
+}
+
+impl Form {
+    const fn is_gemv(self) -> bool {
+        matches!(self, Self::Gemv { .. })
+    }
+
+    const fn dataflow(self) -> Dataflow {
+        match self {
+            Self::Systolic { transposed: true, .. } => Dataflow::InputStationary,
+            Self::Systolic { stationary: Stationary::C, .. } => Dataflow::OutputStationary,
+            Self::Systolic { .. } => Dataflow::WeightStationary,
+            Self::Gemv { .. } => Dataflow::Gemv,
+        }
+    }
+
+    /// The product as the array sees it.
+    const fn product(self, p: Product) -> Product {
+        match self {
+            Self::Systolic { transposed: true, .. } => Product { m: p.n, k: p.k, n: p.m },
+            _ => p,
+        }
+    }
 }
 
 impl Study {
     /// Runs one product.
     ///
     /// # Errors
-    /// Zero sizes, modes a design does not have, counts beyond 64 bits.
+    /// Zero sizes, modes an array does not have, counts beyond 64 bits.
     pub fn run(&self, p: Product) -> Result<Outcome, StudyError> {
         let sizes = [
             (p.m, "M"),
@@ -231,7 +255,7 @@ impl Study {
             (p.n, "N"),
             (self.array.rows, "rows"),
             (self.array.cols, "cols"),
-            (self.gemv_bytes_per_cycle, "the GEMV stream's width"),
+            (self.discipline.gemv_bytes_per_cycle.unwrap_or(1), "the GEMV stream's width"),
             (self.local.scratchpad, "the scratchpad"),
             (self.local.accumulator, "the accumulator"),
             (self.memory.map_or(1, |m| m.bytes.min(m.cycles)), "the memory's bandwidth"),
@@ -240,76 +264,117 @@ impl Study {
             return Err(StudyError::Zero(what));
         }
         let macs = p.macs().ok_or(StudyError::TooLarge)?;
-        self.forms()?
-            .iter()
-            .filter(|&&form| self.dataflow != Dataflow::Auto || form != Form::Gemv || p.m <= array::GEMV_ROWS)
-            .filter_map(|&form| self.outcome(form, p, macs))
+        let (first, second) = self.forms()?;
+        let second = second.filter(|_| p.m <= array::GEMV_ROWS);
+        [Some(first), second]
+            .into_iter()
+            .flatten()
+            .filter_map(|form| self.outcome(form, p, macs))
             .min_by_key(|o| o.total_cycles)
             .ok_or(StudyError::TooLarge)
     }
 
-    /// The forms to choose from.
-    fn forms(&self) -> Result<&'static [Form], StudyError> {
-        use Dataflow::{Auto, Gemv, OutputStationary, WeightStationary};
-        use WeightLoad::{Exposed, Hidden};
-        match (self.design, self.dataflow, self.weight_load) {
-            (Design::Default, Gemv, _) => Ok(&[Form::Gemv]),
-            (Design::Default, Auto, Hidden) => Ok(&[Form::HiddenWs, Form::Gemv]),
-            (Design::Default, Auto, Exposed) => Ok(&[Form::ExposedWs, Form::Gemv]),
-            (_, Gemv, _) => Err(StudyError::Mode("only the default array has a GEMV path")),
-            (Design::Default, WeightStationary, Hidden) => Ok(&[Form::HiddenWs]),
-            (Design::Default, OutputStationary, Hidden) => Ok(&[Form::HiddenOs]),
-            (Design::Default | Design::ScaleSim, OutputStationary, Exposed) => Ok(&[Form::ExposedOs]),
-            (Design::Default | Design::ScaleSim, _, Exposed) => Ok(&[Form::ExposedWs]),
-            (Design::ScaleSim, _, Hidden) => {
-                Err(StudyError::Mode("the scalesim array runs folds serially: its weight load is exposed"))
+    /// The form, and one that may be faster for few rows.
+    fn forms(&self) -> Result<(Form, Option<Form>), StudyError> {
+        let gemv = self.discipline.gemv_bytes_per_cycle.map(|bytes_per_cycle| Form::Gemv { bytes_per_cycle });
+        let (loads, stationary) = match self.dataflow {
+            Dataflow::Gemv => {
+                let form = gemv.ok_or(StudyError::Mode("the array has no GEMV path"))?;
+                return Ok((form, None));
             }
-            (Design::Gemmini | Design::TinyTpu, _, Exposed) => {
-                Err(StudyError::Mode("the gemmini and tinytpu arrays always hide the weight load"))
+            Dataflow::OutputStationary => (self.discipline.output_stationary, Stationary::C),
+            // An array that keeps only C does so whatever is free to choose.
+            Dataflow::Auto if self.discipline.weight_stationary == preset::Loads::default() => {
+                (self.discipline.output_stationary, Stationary::C)
             }
-            (Design::Gemmini, OutputStationary, Hidden) => Ok(&[Form::GemminiOs]),
-            (Design::Gemmini, _, Hidden) => Ok(&[Form::GemminiWs]),
-            (Design::TinyTpu, OutputStationary, Hidden) => {
-                Err(StudyError::Mode("the tinytpu array is weight-stationary"))
+            _ => (self.discipline.weight_stationary, Stationary::B),
+        };
+        let mode = match (self.weight_load, loads.exposed, loads.hidden) {
+            (None | Some(WeightLoad::Hidden), _, Some(mode))
+            | (None | Some(WeightLoad::Exposed), Some(mode), _) => mode,
+            (_, None, None) if stationary == Stationary::B => {
+                return Err(StudyError::Mode(
+                    "the array is output-stationary: it has no weight-stationary mode",
+                ));
             }
-            (Design::TinyTpu, _, Hidden) => Ok(&[Form::TinyTpu]),
+            (_, None, None) => {
+                return Err(StudyError::Mode(
+                    "the array is weight-stationary: it has no output-stationary mode",
+                ));
+            }
+            (Some(WeightLoad::Hidden), Some(_), None) => {
+                return Err(StudyError::Mode("the array has one operand register a PE: its load is exposed"));
+            }
+            (_, None, Some(_)) => return Err(StudyError::Mode("the array always hides this load")),
+        };
+        let transposed = self.dataflow == Dataflow::InputStationary;
+        let gemv = gemv.filter(|_| self.dataflow == Dataflow::Auto);
+        Ok((Form::Systolic { mode, stationary, transposed }, gemv))
+    }
+
+    /// Bits of an element of the operands as the form sees them, and of C.
+    const fn bits(&self, form: Form) -> [u64; 3] {
+        let (_, a, b) = self.formats.rate_and_bits();
+        match form {
+            Form::Systolic { transposed: true, .. } => [b, a, a],
+            _ => [a, b, a],
         }
     }
 
+    fn rate(&self) -> Rate {
+        self.formats.rate_and_bits().0
+    }
+
+    /// A systolic job, of a product as the array sees it.
+    fn job(&self, mode: Mode, stationary: Stationary, p: Product) -> Option<Job> {
+        Job::new(mode, stationary, self.array, p, self.rate(), self.discipline.edge_folds)
+    }
+
+    /// Cycles of a product as the array sees it.
     fn cycles(&self, form: Form, p: Product) -> Option<Cycles> {
-        let (rate, _, b_bits) = self.formats.rate_and_bits();
-        let folding = Folding::new(self.array.rows, rate, 0);
-        let own = |c: Cycles| Cycles { constant: array::MESH_CONSTANT + array::READ_LATENCY, ..c };
         match form {
-            Form::ExposedWs => array::exposed_ws(self.array, p, folding),
-            Form::ExposedOs => array::exposed_os(self.array, p, rate),
-            Form::HiddenWs => array::hidden_ws(self.array, p, folding).map(own),
-            Form::HiddenOs => array::hidden_os(self.array, p, rate).map(own),
-            Form::GemminiWs => array::gemmini_ws(self.array, p, folding),
-            Form::GemminiOs => array::gemmini_os(self.array, p, rate),
-            Form::TinyTpu => array::tinytpu_ws(self.array, p, folding),
-            Form::Gemv => {
-                let bytes = p.k.checked_mul(p.n)?.checked_mul(b_bits)?.div_ceil(8);
-                array::gemv(self.array, p, rate, bytes, self.gemv_bytes_per_cycle).map(own)
+            Form::Systolic { mode, stationary, .. } => self.job(mode, stationary, p)?.cycles(),
+            Form::Gemv { bytes_per_cycle } => {
+                let bytes = p.k.checked_mul(p.n)?.checked_mul(self.bits(form)[1])?.div_ceil(8);
+                let cycles = array::gemv(self.array, p, self.rate(), bytes, bytes_per_cycle)?;
+                Some(Cycles { constant: MESH_CONSTANT + READ_LATENCY, ..cycles })
             }
         }
     }
 
     fn outcome(&self, form: Form, p: Product, macs: u64) -> Option<Outcome> {
-        let cycles = self.cycles(form, p)?;
+        let seen = form.product(p);
+        let cycles = self.cycles(form, seen)?;
         let compute_cycles = cycles.total()?;
-        let (total_cycles, memory_cycles) = match self.memory {
-            None => (compute_cycles, 0),
-            Some(memory) => Schedule { study: self, form, memory, p }.best()?,
+        let (total_cycles, memory_cycles, mut moved) = match self.memory {
+            None => {
+                let [a, b, c] = self.bits(form);
+                let bits = [(seen.m, seen.k, a), (seen.k, seen.n, b), (seen.m, seen.n, c)];
+                let bits =
+                    bits.map(|(x, y, z)| u128::from(x).saturating_mul(y.into()).saturating_mul(z.into()));
+                (compute_cycles, 0, bits)
+            }
+            Some(memory) => {
+                let best = Schedule { study: self, form, memory, p: seen }.best()?;
+                (best.total, best.transfers, best.bits)
+            }
         };
-        let (num, den) = self.formats.rate_and_bits().0.fraction();
+        if form.dataflow() == Dataflow::InputStationary {
+            moved.swap(0, 1);
+        }
+        let (num, den) = self.rate().fraction();
         let peak = self.array.rows as f64 * self.array.cols as f64 * num as f64 / den as f64;
         let weight_load = match form {
-            Form::HiddenWs | Form::GemminiWs | Form::TinyTpu => p.m < self.array.rows && cycles.folds > 1,
+            Form::Systolic { mode, stationary: Stationary::B, .. } => {
+                mode.overlap == Overlap::Hidden
+                    && mode.exchange != Exchange::None
+                    && seen.m < self.array.rows
+                    && cycles.folds > 1
+            }
             _ => false,
         };
-        let stream = form == Form::Gemv
-            && cycles.active > array::gemv(self.array, p, self.formats.rate_and_bits().0, 0, 1)?.active;
+        let stream =
+            form.is_gemv() && cycles.active > array::gemv(self.array, seen, self.rate(), 0, 1)?.active;
         let bound_by = if memory_cycles > compute_cycles {
             Bound::Memory
         } else if cycles.fill.checked_add(cycles.drain)? > cycles.active {
@@ -322,7 +387,18 @@ impl Study {
             Bound::Compute
         };
         let utilisation = macs as f64 / (peak * total_cycles as f64);
-        Some(Outcome { compute_cycles, total_cycles, macs, utilisation, bound_by })
+        let traffic = moved.map(|bits| u64::try_from(bits.div_ceil(8)).unwrap_or(u64::MAX));
+        Some(Outcome {
+            compute_cycles,
+            total_cycles,
+            macs,
+            utilisation,
+            bound_by,
+            traffic,
+            folds: cycles.folds,
+            constant_cycles: cycles.constant,
+            dataflow: form.dataflow(),
+        })
     }
 }
 
@@ -330,15 +406,14 @@ impl Study {
 mod tests {
     use super::*;
 
-    fn study(design: Design, rows: u64, dataflow: Dataflow, weight_load: WeightLoad) -> Study {
+    fn study(name: &str, rows: u64, dataflow: Dataflow, weight_load: WeightLoad) -> Study {
         let array = Array { rows, cols: rows };
         Study {
-            design,
+            discipline: Discipline::named(name).expect("built in"),
             array,
             dataflow,
-            weight_load,
+            weight_load: Some(weight_load),
             formats: Formats::Int8,
-            gemv_bytes_per_cycle: 128,
             local: LocalMemory::in_proportion(array),
             memory: None,
         }
@@ -361,8 +436,8 @@ mod tests {
             (128, OutputStationary, product(1, 4096, 11008), 374_099),
         ];
         for (rows, dataflow, p, cycles) in printed {
-            for design in [Design::ScaleSim, Design::Default] {
-                let outcome = study(design, rows, dataflow, WeightLoad::Exposed).run(p).expect("small");
+            for name in ["scalesim", "default"] {
+                let outcome = study(name, rows, dataflow, WeightLoad::Exposed).run(p).expect("small");
                 assert_eq!(outcome.compute_cycles, cycles + 1, "{rows} {dataflow:?} {p:?}");
                 assert_eq!(outcome.total_cycles, outcome.compute_cycles);
             }
@@ -383,7 +458,7 @@ mod tests {
     #[test]
     fn totals_behind_a_memory_lie_between_the_bound_and_onnxim() {
         for (rows, p, reference) in ONNXIM {
-            let hidden = study(Design::Default, rows, Dataflow::WeightStationary, WeightLoad::Hidden);
+            let hidden = study("default", rows, Dataflow::WeightStationary, WeightLoad::Hidden);
             let total = Study { memory: HBM, ..hidden }.run(p).expect("small").total_cycles as f64;
             let (m, k, n) = (p.m as f64, p.k as f64, p.n as f64);
             let bound = (m * k * n / (rows * rows) as f64).max((m * k + k * n + m * n) / 76.8);
@@ -398,7 +473,7 @@ mod tests {
     #[test]
     fn one_tile_is_load_compute_and_write_back() {
         // 64 x 64, 64 rows: everything fits one tile, nothing overlaps.
-        let hidden = study(Design::Default, 64, Dataflow::WeightStationary, WeightLoad::Hidden);
+        let hidden = study("default", 64, Dataflow::WeightStationary, WeightLoad::Hidden);
         let p = product(64, 64, 64);
         let ideal = hidden.run(p).expect("small");
         assert_eq!(ideal.compute_cycles, 64 + 64 + 126 + 8);
@@ -409,7 +484,7 @@ mod tests {
 
     #[test]
     fn more_bandwidth_or_memory_is_never_slower() {
-        let hidden = study(Design::Default, 16, Dataflow::Auto, WeightLoad::Hidden);
+        let hidden = study("default", 16, Dataflow::Auto, WeightLoad::Hidden);
         for p in [product(1, 300, 500), product(100, 300, 500), product(40, 4000, 16), product(17, 17, 17)] {
             let mut last = u64::MAX;
             for bytes in [1, 2, 7, 40, 1000, 1_000_000] {
@@ -427,7 +502,7 @@ mod tests {
     #[test]
     fn auto_takes_the_faster_path_and_utilisation_is_of_the_format() {
         let run = |dataflow, m, formats| {
-            Study { formats, ..study(Design::Default, 64, dataflow, WeightLoad::Hidden) }
+            Study { formats, ..study("default", 64, dataflow, WeightLoad::Hidden) }
                 .run(product(m, 4096, 4096))
                 .expect("small")
         };
@@ -446,7 +521,7 @@ mod tests {
 
     #[test]
     fn what_has_no_answer_is_an_error() {
-        let hidden = study(Design::Default, 64, Dataflow::WeightStationary, WeightLoad::Hidden);
+        let hidden = study("default", 64, Dataflow::WeightStationary, WeightLoad::Hidden);
         assert_eq!(hidden.run(product(0, 1, 1)), Err(StudyError::Zero("M")));
         let flat = Study { array: Array { rows: 64, cols: 0 }, ..hidden };
         assert_eq!(flat.run(product(1, 1, 1)), Err(StudyError::Zero("cols")));
@@ -465,14 +540,14 @@ mod tests {
             }
         }
         let modes = [
-            (Design::ScaleSim, Dataflow::WeightStationary, WeightLoad::Hidden),
-            (Design::Gemmini, Dataflow::WeightStationary, WeightLoad::Exposed),
-            (Design::TinyTpu, Dataflow::OutputStationary, WeightLoad::Hidden),
-            (Design::Gemmini, Dataflow::Gemv, WeightLoad::Hidden),
+            ("scalesim", Dataflow::WeightStationary, WeightLoad::Hidden),
+            ("tinytpu", Dataflow::WeightStationary, WeightLoad::Exposed),
+            ("tinytpu", Dataflow::OutputStationary, WeightLoad::Hidden),
+            ("gemmini", Dataflow::Gemv, WeightLoad::Hidden),
         ];
-        for (design, dataflow, load) in modes {
-            let outcome = study(design, 16, dataflow, load).run(product(1, 1, 1));
-            assert!(matches!(outcome, Err(StudyError::Mode(_))), "{design:?} {dataflow:?} {load:?}");
+        for (name, dataflow, load) in modes {
+            let outcome = study(name, 16, dataflow, load).run(product(1, 1, 1));
+            assert!(matches!(outcome, Err(StudyError::Mode(_))), "{name} {dataflow:?} {load:?}");
         }
     }
 }

@@ -32,6 +32,8 @@ enum What {
     Quants,
     /// Memory standards and speed bins
     Standards,
+    /// Matrix arrays of `npu gemm`
+    Arrays,
     /// Energy tables
     Energy,
 }
@@ -46,6 +48,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
         What::Models => model_names().collect(),
         What::Quants => QuantScheme::ALL.map(|scheme| scheme.name).to_vec(),
         What::Standards => standard_names().collect(),
+        What::Arrays => npu_model::study::ARRAYS.iter().map(|a| a.0).collect(),
         What::Energy => energy_table_names().collect(),
     };
     if args.json {

@@ -25,6 +25,7 @@ pub mod show;
 mod speaker;
 pub mod sweep;
 pub mod trace;
+pub mod validate;
 
 /// What presil does.
 #[derive(Subcommand, Debug)]
@@ -47,6 +48,8 @@ pub enum Command {
     Trace(trace::Args),
     /// One memory channel alone: bandwidth, latency and energy of a stream or a trace
     Dram(dram::Args),
+    /// Hold the models against published and measured references: exit code 1 if a row is outside its band
+    Validate(validate::Args),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Args),
     /// Write one self-contained page of a run
@@ -77,6 +80,7 @@ impl Command {
             Self::Npu(args) => npu::run(args, out),
             Self::Trace(args) => trace::run(args, out),
             Self::Dram(args) => dram::run(args, out),
+            Self::Validate(args) => validate::run(args, out),
             Self::Schema(args) => schema::run(args, out),
             Self::Report(args) => report::run(args, out),
             Self::Diff(args) => diff::run(args, out),

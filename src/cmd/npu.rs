@@ -1,18 +1,22 @@
 //! `presil npu`: the NPU alone. Matrix products on an array, the assembler, the disassembler.
 
+mod tables;
 mod words;
 
-use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use npu_model::array::{Array, Product};
-use npu_model::study::{Bandwidth, Dataflow, Design, Formats, LocalMemory, Outcome, Study, WeightLoad};
+use npu_model::study::discipline::EdgeFolds;
+use npu_model::study::{
+    ARRAYS, Bandwidth, Dataflow, Discipline, Formats, LocalMemory, Outcome, Study, WeightLoad,
+};
 use serde_json::{Value, json};
 use soc_model::config::resolve;
+use traces::topology::{self, Layer};
 
-use super::write_json;
+use super::{read_text, write_json};
 use crate::error::CliError;
 
 /// Options of `presil npu`.
@@ -26,7 +30,11 @@ pub struct Args {
 #[derive(Subcommand, Debug)]
 enum What {
     /// Cycles of matrix products on one array
-    #[command(after_help = "Example: presil npu gemm --m 128 --k 4096 --n 4096 --rows 32 --cols 32 --json")]
+    #[command(
+        after_help = "Example: presil npu gemm --m 128 --k 4096 --n 4096 --rows 32 --cols 32 --json\n         presil npu \
+                      gemm --m 64 --k 64 --n 64 --array gemmini --array-set read-latency=6\n         presil npu gemm \
+                      --batch-file resnet.csv --array scalesim --dataflow os --reports out"
+    )]
     Gemm(Box<Gemm>),
     /// Assemble commands into words of 32 bytes
     #[command(after_help = "Example: presil npu asm program.npu -o program.bin")]
@@ -45,27 +53,8 @@ enum What {
     },
 }
 
-/// Whose array.
-#[derive(Clone, Debug)]
-enum ArrayChoice {
-    Named(Design),
-    File(String),
-}
-
-fn array(text: &str) -> Result<ArrayChoice, String> {
-    Ok(ArrayChoice::Named(match text {
-        "default" => Design::Default,
-        "scalesim" => Design::ScaleSim,
-        "gemmini" => Design::Gemmini,
-        "tinytpu" => Design::TinyTpu,
-        _ if text.ends_with(".toml") => return Ok(ArrayChoice::File(text.to_owned())),
-        _ => {
-            return Err(
-                "expected default, scalesim, gemmini, tinytpu or a SoC file ending in .toml".to_owned()
-            );
-        }
-    }))
-}
+/// Largest topology or array file that is read.
+const MOST_BYTES: u64 = 1 << 26;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DataflowName {
@@ -73,6 +62,8 @@ enum DataflowName {
     Ws,
     /// Output-stationary
     Os,
+    /// Input-stationary: weight-stationary for the transposed product
+    Is,
     /// A stationary, B streams
     Gemv,
     /// GEMV where it is faster, else weight-stationary
@@ -81,7 +72,7 @@ enum DataflowName {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum WeightLoadName {
-    /// Every fold loads, streams and drains by itself
+    /// Loading shows: serial or pipelined folds, whichever the array has
     Exposed,
     /// The stationary operand is double-buffered
     Hidden,
@@ -102,8 +93,16 @@ enum FormatName {
     Fp32,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EdgeFoldsName {
+    /// A fold that is partly used costs a whole one
+    Padded,
+    /// It costs its own rows and columns
+    Clipped,
+}
+
 #[derive(clap::Args, Debug)]
-struct Gemm {
+pub(super) struct Gemm {
     /// Rows of A and C
     #[arg(long, required_unless_present = "batch_file")]
     m: Option<u64>,
@@ -113,23 +112,30 @@ struct Gemm {
     /// Columns of B and C
     #[arg(long, required_unless_present = "batch_file")]
     n: Option<u64>,
-    /// Products from a SCALE-Sim GEMM topology: a header line, then Layer,M,N,K,
+    /// Products from a SCALE-Sim topology: a header line, then Layer,M,N,K, or convolutions, which become products
     #[arg(long, value_name = "FILE.csv", conflicts_with_all = ["m", "k", "n"])]
     batch_file: Option<PathBuf>,
-    /// Whose array: default (this project's core), scalesim (serial folds), gemmini or tinytpu (controller and mesh
-    /// as measured on RTL), or a SoC file, whose NPU core it then is
-    #[arg(long, default_value = "default", value_name = "NAME|FILE.toml", value_parser = array)]
-    array: ArrayChoice,
-    /// PE rows [default: the array's own: 64, 32, 16 or 14]
+    /// Whose array: default (this project's core), scalesim (serial folds), gemmini (controller and mesh), gemmini-mesh,
+    /// tinytpu, tiny-tpu, leo-tpu, redmule (each as measured on RTL), an array file, or a SoC file, whose NPU core it
+    /// then is. `presil show array NAME` prints such a file
+    #[arg(long, default_value = "default", value_name = "NAME|FILE.toml")]
+    array: String,
+    /// Replace a key in every mode of the array, for example read-latency=6 or same-bank=true
+    #[arg(long, value_name = "KEY=VALUE")]
+    array_set: Vec<String>,
+    /// What folds that are partly used cost [default: the array's own: padded]
+    #[arg(long)]
+    edge_folds: Option<EdgeFoldsName>,
+    /// PE rows [default: the array's own]
     #[arg(long)]
     rows: Option<u64>,
-    /// PE columns [default: as many as rows]
+    /// PE columns [default: as many as --rows, or the array's own]
     #[arg(long)]
     cols: Option<u64>,
     /// What stays in the array
     #[arg(long, default_value = "auto")]
     dataflow: DataflowName,
-    /// Whether loading the stationary operand shows [default: exposed for scalesim, else hidden]
+    /// Whether loading the stationary operand shows [default: hidden if the array can]
     #[arg(long)]
     weight_load: Option<WeightLoadName>,
     /// Formats of A and B
@@ -141,6 +147,10 @@ struct Gemm {
     /// Memory behind the scratchpad: `ideal`, or bytes per cycle
     #[arg(long, default_value = "ideal", value_parser = memory)]
     memory: Memory,
+    /// Write SCALE-Sim's three reports, COMPUTE_REPORT.csv, BANDWIDTH_REPORT.csv and DETAILED_ACCESS_REPORT.csv, to this
+    /// folder; cycles there are numbered from 0
+    #[arg(long, value_name = "DIR")]
+    reports: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -180,35 +190,73 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     }
 }
 
+/// An array by name or from a file, and the text it was read from.
+///
+/// # Errors
+/// If there is none of that name, or the file or an override is wrong.
+pub(super) fn array_file(name: &str) -> Result<String, CliError> {
+    if let Some((_, text)) = ARRAYS.iter().find(|a| a.0 == name) {
+        return Ok((*text).to_owned());
+    }
+    let path = std::path::Path::new(name);
+    if name.ends_with(".toml") || path.is_file() {
+        return read_text(path, MOST_BYTES);
+    }
+    let names: Vec<&str> = ARRAYS.iter().map(|a| a.0).collect();
+    Err(CliError::input(format!(
+        "--array: no array is called `{name}`; there are {} and files ending in .toml",
+        names.join(", ")
+    )))
+}
+
+/// A built-in array, or one from a file or of the chip in it, and the core's memories if the file says them.
+fn discipline(name: &str, sets: &[String]) -> Result<(Discipline, Option<LocalMemory>), CliError> {
+    let text = array_file(name)?;
+    let built_in = ARRAYS.iter().any(|a| a.0 == name);
+    if built_in || Discipline::is_one(&text) {
+        let place = if built_in { String::new() } else { format!("{name}: ") };
+        let read = Discipline::parse(&text, sets);
+        return Ok((read.map_err(|e| CliError::input(format!("{place}{e}")))?, None));
+    }
+    let npu = resolve(name, &[])?.config.npu;
+    let local = LocalMemory { scratchpad: npu.scratchpad_bytes, accumulator: npu.accumulator_bytes };
+    let core =
+        Discipline::parse(&array_file("default")?, sets).map_err(|e| CliError::input(e.to_string()))?;
+    let size = Array { rows: npu.rows.into(), cols: npu.cols.into() };
+    Ok((
+        Discipline { size, gemv_bytes_per_cycle: Some(npu.gemv_bytes_per_cycle.into()), ..core },
+        Some(local),
+    ))
+}
+
+/// A product that has been run: its name, itself, what came out.
+pub(super) type Ran = (String, Product, Outcome);
+
 impl Gemm {
-    fn study(&self) -> Result<Study, CliError> {
-        let (design, own, own_gemv, own_local) = match &self.array {
-            ArrayChoice::Named(design) => {
-                let rows = match design {
-                    Design::Default => 64,
-                    Design::ScaleSim => 32,
-                    Design::Gemmini => 16,
-                    Design::TinyTpu => 14,
-                };
-                (*design, Array { rows, cols: rows }, 128, None)
-            }
-            ArrayChoice::File(file) => {
-                let npu = resolve(file, &[])?.config.npu;
-                let local =
-                    LocalMemory { scratchpad: npu.scratchpad_bytes, accumulator: npu.accumulator_bytes };
-                let array = Array { rows: npu.rows.into(), cols: npu.cols.into() };
-                (Design::Default, array, npu.gemv_bytes_per_cycle.into(), Some(local))
-            }
-        };
+    /// The array, dataflow, formats and memory asked for.
+    ///
+    /// # Errors
+    /// If the array is wrong.
+    pub(super) fn study(&self) -> Result<Study, CliError> {
+        let (mut discipline, own_local) = discipline(&self.array, &self.array_set)?;
+        let own = discipline.size;
         let array = match (self.rows, self.cols) {
             (None, None) => own,
             (Some(rows), None) => Array { rows, cols: rows },
             (rows, Some(cols)) => Array { rows: rows.unwrap_or(own.rows), cols },
         };
-        let own_load = if design == Design::ScaleSim { WeightLoad::Exposed } else { WeightLoad::Hidden };
+        match self.edge_folds {
+            None => {}
+            Some(EdgeFoldsName::Padded) => discipline.edge_folds = EdgeFolds::Padded,
+            Some(EdgeFoldsName::Clipped) => discipline.edge_folds = EdgeFolds::Clipped,
+        }
+        if let (Some(own), Some(width)) = (&mut discipline.gemv_bytes_per_cycle, self.gemv_width) {
+            *own = width;
+        }
         let dataflow = match self.dataflow {
             DataflowName::Ws => Dataflow::WeightStationary,
             DataflowName::Os => Dataflow::OutputStationary,
+            DataflowName::Is => Dataflow::InputStationary,
             DataflowName::Gemv => Dataflow::Gemv,
             DataflowName::Auto => Dataflow::Auto,
         };
@@ -223,55 +271,78 @@ impl Gemm {
             FormatName::Fp32 => Formats::Fp32,
         };
         Ok(Study {
-            design,
+            discipline,
             array,
             dataflow,
-            weight_load: match self.weight_load {
-                None => own_load,
-                Some(WeightLoadName::Exposed) => WeightLoad::Exposed,
-                Some(WeightLoadName::Hidden) => WeightLoad::Hidden,
-            },
+            weight_load: self.weight_load.map(|load| match load {
+                WeightLoadName::Exposed => WeightLoad::Exposed,
+                WeightLoadName::Hidden => WeightLoad::Hidden,
+            }),
             formats,
-            gemv_bytes_per_cycle: self.gemv_width.unwrap_or(own_gemv),
             local: own_local.unwrap_or(LocalMemory::in_proportion(array)),
             memory: self.memory.0,
         })
     }
 
+    /// The product asked for, or those of the file.
+    ///
+    /// # Errors
+    /// If the file is wrong.
+    pub(super) fn layers(&self) -> Result<Vec<Layer>, CliError> {
+        if let Some(file) = &self.batch_file {
+            let text = read_text(file, MOST_BYTES)?;
+            return topology::parse(&file.display().to_string(), &text)
+                .map_err(|errors| CliError::Input(errors.iter().map(ToString::to_string).collect()));
+        }
+        let (Some(m), Some(k), Some(n)) = (self.m, self.k, self.n) else {
+            return Err(CliError::input("--m, --k and --n are needed"));
+        };
+        Ok(vec![Layer { line: 0, name: "gemm".to_owned(), m, k, n }])
+    }
+
+    /// Runs every product.
+    ///
+    /// # Errors
+    /// If one has no answer.
+    pub(super) fn outcomes(&self, study: &Study, layers: Vec<Layer>) -> Result<Vec<Ran>, CliError> {
+        let mut rows = Vec::new();
+        for Layer { line, name, m, k, n } in layers {
+            let p = Product { m, k, n };
+            let outcome = study.run(p).map_err(|e| {
+                let place = match &self.batch_file {
+                    Some(file) => format!("{}:{line}", file.display()),
+                    None => format!("gemm {m}x{k}x{n}"),
+                };
+                CliError::input(format!("{place}: {e}"))
+            })?;
+            rows.push((name, p, outcome));
+        }
+        Ok(rows)
+    }
+
+    /// The document that `--json` prints: one object, or a list with a file.
+    pub(super) fn json_of(&self, rows: &[Ran]) -> Value {
+        if let (None, Some((_, _, outcome))) = (&self.batch_file, rows.first()) {
+            return document(outcome);
+        }
+        let with_layer = |(layer, _, outcome): &Ran| {
+            let mut value = document(outcome);
+            value["layer"] = json!(layer);
+            value
+        };
+        rows.iter().map(with_layer).collect()
+    }
+
     fn run(&self, out: &mut dyn Write) -> Result<(), CliError> {
         let study = self.study()?;
-        let Some(file) = &self.batch_file else {
-            let (Some(m), Some(k), Some(n)) = (self.m, self.k, self.n) else {
-                return Err(CliError::input("--m, --k and --n are needed"));
-            };
-            let outcome = study
-                .run(Product { m, k, n })
-                .map_err(|e| CliError::input(format!("gemm {m}x{k}x{n}: {e}")))?;
-            return if self.json {
-                write_json(out, &document(&outcome))
-            } else {
-                print(out, "gemm", &outcome)
-            };
-        };
-        let mut rows = Vec::new();
-        for row in batch(file)? {
-            let outcome = study
-                .run(row.product)
-                .map_err(|e| CliError::input(format!("{}:{}: {e}", file.display(), row.line)))?;
-            rows.push((row.layer, outcome));
+        let rows = self.outcomes(&study, self.layers()?)?;
+        if let Some(folder) = &self.reports {
+            tables::write(folder, &study, &rows)?;
         }
         if self.json {
-            let list: Vec<Value> = rows
-                .iter()
-                .map(|(layer, outcome)| {
-                    let mut value = document(outcome);
-                    value["layer"] = json!(layer);
-                    value
-                })
-                .collect();
-            return write_json(out, &list);
+            return write_json(out, &self.json_of(&rows));
         }
-        rows.iter().try_for_each(|(layer, outcome)| print(out, layer, outcome))
+        rows.iter().try_for_each(|(layer, _, outcome)| print(out, layer, outcome))
     }
 }
 
@@ -282,6 +353,8 @@ fn document(o: &Outcome) -> Value {
         "macs": o.macs,
         "utilisation": o.utilisation,
         "bound_by": o.bound_by.name(),
+        "folds": o.folds,
+        "memory_bytes": { "a": o.traffic[0], "b": o.traffic[1], "c": o.traffic[2] },
     })
 }
 
@@ -298,51 +371,10 @@ fn print(out: &mut dyn Write, name: &str, o: &Outcome) -> Result<(), CliError> {
     Ok(())
 }
 
-struct BatchRow {
-    line: usize,
-    layer: String,
-    product: Product,
-}
-
-fn batch(path: &Path) -> Result<Vec<BatchRow>, CliError> {
-    let text = fs::read_to_string(path).map_err(|e| CliError::input(format!("{}: {e}", path.display())))?;
-    let mut rows = Vec::new();
-    let mut problems = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if index == 0 || line.is_empty() {
-            continue;
-        }
-        match batch_row(line) {
-            Ok((layer, product)) => rows.push(BatchRow { line: index + 1, layer, product }),
-            Err(message) => problems.push(format!("{}:{}: {message}", path.display(), index + 1)),
-        }
-    }
-    if !problems.is_empty() {
-        return Err(CliError::Input(problems));
-    }
-    if rows.is_empty() {
-        return Err(CliError::input(format!(
-            "{}: no layers; expected a header line, then Layer,M,N,K,",
-            path.display()
-        )));
-    }
-    Ok(rows)
-}
-
-fn batch_row(line: &str) -> Result<(String, Product), String> {
-    let fields: Vec<&str> = line.trim_end_matches(',').split(',').map(str::trim).collect();
-    let [layer, m, n, k] = fields[..] else {
-        return Err(format!("expected Layer,M,N,K, found {} fields", fields.len()));
-    };
-    let number = |name: &str, text: &str| {
-        text.parse::<u64>().map_err(|_| format!("{name}: expected a whole number, found `{text}`"))
-    };
-    Ok((layer.to_owned(), Product { m: number("M", m)?, k: number("K", k)?, n: number("N", n)? }))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser;
 
     use super::*;
@@ -390,10 +422,10 @@ mod tests {
         assert_eq!((&list[0]["layer"], &list[0]["macs"]), (&json!("first"), &json!(128 * 64 * 32)));
         fs::write(&file, "Layer,M,N,K,\na,1,2,x,\nb,1,2\n").expect("written");
         let message = refused(&format!("--batch-file {path}"));
-        assert!(message.contains("topology.csv:2: K: expected a whole number, found `x`"), "{message}");
-        assert!(message.contains("topology.csv:3: expected Layer,M,N,K, found 3 fields"), "{message}");
+        assert!(message.contains("topology.csv:2:7: K: expected a whole number, found `x`"), "{message}");
+        assert!(message.contains("topology.csv:3:5: expected Layer,M,N,K,, found 3 fields"), "{message}");
         fs::write(&file, "Layer,M,N,K,\na,1,0,1,\n").expect("written");
-        assert!(refused(&format!("--batch-file {path}")).contains("topology.csv:2: N is 0"));
+        assert!(refused(&format!("--batch-file {path}")).contains("topology.csv:2:5: N is 0"));
         fs::write(&file, "Layer,M,N,K,\n").expect("written");
         assert!(refused(&format!("--batch-file {path}")).contains("no layers"));
         fs::remove_dir_all(&folder).expect("removed");

@@ -9,7 +9,7 @@ use soc_model::config::resolve;
 use soc_model::power::{EnergyTable, energy_table_text};
 use traces::workload::{ModelSpec, RopeScaling, load_model, model_names, model_preset};
 
-use super::{dram, write_json};
+use super::{dram, npu, write_json};
 use crate::error::CliError;
 
 /// Options of `presil show`.
@@ -51,6 +51,12 @@ enum What {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// A matrix array of `npu gemm`: sizes and modes
+    #[command(after_help = "Example: presil show array gemmini > mine.toml")]
+    Array {
+        /// Name or TOML file
+        name: String,
     },
     /// An energy table
     #[command(after_help = "Example: presil show energy n3e")]
@@ -108,6 +114,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
             // The file itself: its rows carry their sources.
             out.write_all(text.as_bytes())?;
         }
+        // The file itself: its values carry their sources.
+        What::Array { name } => out.write_all(npu::array_file(name)?.as_bytes())?,
         What::Energy { name, json } => {
             let table = EnergyTable::preset(name)?;
             if *json {

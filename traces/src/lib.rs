@@ -8,4 +8,5 @@ pub mod perfetto;
 pub mod safetensors;
 pub mod template;
 pub mod tokenizer;
+pub mod topology;
 pub mod workload;

@@ -4,8 +4,9 @@
 //! Does not model: memory latency; a transfer beside the computation of a tile of another shape.
 //! Source: the sum in `study`.
 
+use super::discipline::Stationary;
 use super::{Bandwidth, Form, Study};
-use crate::array::{self, Folding, Product};
+use crate::array::{Folding, Product};
 
 /// A product cut into tiles.
 pub(super) struct Schedule<'a> {
@@ -36,16 +37,18 @@ impl Cut {
 }
 
 impl Schedule<'_> {
-    /// Total cycles of the best schedule, and the cycles its transfers alone would take.
-    pub fn best(&self) -> Option<(u64, u64)> {
+    /// The best schedule.
+    pub fn best(&self) -> Option<Best> {
         let (rows, cols) = (self.study.array.rows, self.study.array.cols);
         let accumulators = u128::from(self.study.local.accumulator / 4);
         let scratchpad = u128::from(self.study.local.scratchpad) * 8;
-        let (rate, a_bits, b_bits) = self.study.formats.rate_and_bits();
+        let [a_bits, b_bits, _] = self.study.bits(self.form);
+        let rate = self.study.rate();
         let k_unit = Folding::new(rows, rate, 0).fold_rows;
         let n_unit = cols;
         let m_unit = rows;
-        let mut best: Option<(u128, u128)> = None;
+        let once = self.once()?;
+        let mut best: Option<(u128, [u128; 3])> = None;
         for mt in sizes(self.p.m, m_unit) {
             for nt in sizes(self.p.n, n_unit) {
                 let one = u128::from(mt) * u128::from(nt);
@@ -61,7 +64,7 @@ impl Schedule<'_> {
                     }
                     for m_outer in [true, false] {
                         let cuts = [Cut::new(self.p.m, mt), Cut::new(self.p.n, nt), Cut::new(self.p.k, kt)];
-                        let Some(candidate) = self.total(cuts, m_outer) else { continue };
+                        let Some(candidate) = self.total(cuts, m_outer, once) else { continue };
                         if best.is_none_or(|b| candidate.0 < b.0) {
                             best = Some(candidate);
                         }
@@ -69,19 +72,20 @@ impl Schedule<'_> {
                 }
             }
         }
-        let (total, transfers) = best?;
-        Some((u64::try_from(total).ok()?, u64::try_from(transfers).ok()?))
+        let (total, bits) = best?;
+        let transfers = self.transfer(bits.into_iter().try_fold(0, u128::checked_add)?)?;
+        Some(Best { total: u64::try_from(total).ok()?, transfers: u64::try_from(transfers).ok()?, bits })
     }
 
-    /// Cycles of one schedule, and those of its transfers.
-    fn total(&self, [m, n, k]: [Cut; 3], m_outer: bool) -> Option<(u128, u128)> {
-        let (_, a_bits, b_bits) = self.study.formats.rate_and_bits();
+    /// Cycles of one schedule, and the bits of A, B and C it moves.
+    fn total(&self, [m, n, k]: [Cut; 3], m_outer: bool, once: u128) -> Option<(u128, [u128; 3])> {
+        let [a_bits, b_bits, c_bits] = self.study.bits(self.form);
         // With K whole, the outer loop's operand stays while the inner loop runs, so it is loaded once for each
         // value of the outer loop; a lone tile is loaded once, by the first step.
         let (a_stays, b_stays) = (k.count == 1 && m_outer, k.count == 1 && !m_outer);
         let a_alone = m.count == 1 && k.count == 1;
         let b_alone = n.count == 1 && k.count == 1;
-        let (mut sum, mut bits_moved) = (0u128, 0u128);
+        let (mut sum, mut bits_moved) = (0u128, [0u128; 3]);
         for (mi, (mt, ms)) in m.parts().into_iter().enumerate() {
             for (ni, (nt, ns)) in n.parts().into_iter().enumerate() {
                 for (ki, (kt, ks)) in k.parts().into_iter().enumerate() {
@@ -89,10 +93,10 @@ impl Schedule<'_> {
                     if count == 0 {
                         continue;
                     }
-                    let compute = u128::from(self.step(Product { m: mt, k: kt, n: nt }, ki == 1)?);
+                    let compute = self.step(Product { m: mt, k: kt, n: nt }, ki == 1)?;
                     let a = area(mt, kt, a_bits)?;
                     let b = area(kt, nt, b_bits)?;
-                    let c = if ki == 1 { area(mt, nt, a_bits)? } else { 0 };
+                    let c = if ki == 1 { area(mt, nt, c_bits)? } else { 0 };
                     let loads_a = match (a_alone, a_stays) {
                         (true, _) => 0,
                         (false, false) => count,
@@ -110,20 +114,29 @@ impl Schedule<'_> {
                     let classes = Classes { count, compute, a, b, c, loads_a, loads_b, first, last };
                     sum = sum.checked_add(self.class_sum(classes)?)?;
                     let bits = [loads_a.checked_mul(a)?, loads_b.checked_mul(b)?, count.checked_mul(c)?];
-                    bits_moved = bits.into_iter().try_fold(bits_moved, u128::checked_add)?;
+                    for (sum, more) in bits_moved.iter_mut().zip(bits) {
+                        *sum = sum.checked_add(more)?;
+                    }
                 }
             }
         }
         let (m1, n1, k1) = (m.tile.min(self.p.m), n.tile.min(self.p.n), k.tile.min(self.p.k));
         let first_load = area(m1, k1, a_bits)?.checked_add(area(k1, n1, b_bits)?)?;
-        let last_store = area(m.last, n.last, a_bits)?;
-        let once = self.once()?;
+        let last_store = area(m.last, n.last, c_bits)?;
+        // A lone tile of an operand is counted once here, since no step loads it.
+        for (moved, (alone, bits)) in
+            bits_moved.iter_mut().zip([(a_alone, area(m1, k1, a_bits)?), (b_alone, area(k1, n1, b_bits)?)])
+        {
+            if alone {
+                *moved = bits;
+            }
+        }
         let total = self
             .transfer(first_load)?
             .checked_add(sum)?
             .checked_add(once)?
             .checked_add(self.transfer(last_store)?)?;
-        Some((total, self.transfer(bits_moved)?))
+        Some((total, bits_moved))
     }
 
     /// Sum over the steps of one tile shape of max(compute, transfers beside it).
@@ -167,32 +180,25 @@ impl Schedule<'_> {
     }
 
     /// Cycles of one tile in the middle of a job: folds without the fill and drain a job pays once.
-    fn step(&self, p: Product, last_k: bool) -> Option<u64> {
-        let c = self.study.cycles(self.form, p)?;
-        let rows = self.study.array.rows;
-        let (rate, _, _) = self.study.formats.rate_and_bits();
-        let stream = p.m.checked_mul(Folding::new(rows, rate, 0).stretch)?;
-        let chunks = stream.div_ceil(rows);
+    fn step(&self, p: Product, last_k: bool) -> Option<u128> {
         match self.form {
-            Form::ExposedWs => c.total(),
-            // A tile's drain follows its last step along K.
-            Form::ExposedOs => c.active.checked_add(if last_k { c.drain } else { 0 }),
-            Form::HiddenOs | Form::GemminiOs | Form::Gemv => Some(c.active),
-            Form::HiddenWs => c.folds.checked_mul(stream.max(rows)),
-            Form::GemminiWs => c.folds.checked_mul(chunks.checked_mul(rows)?),
-            Form::TinyTpu => {
-                let issued = chunks.checked_mul(array::TINYTPU_BUBBLE)?.checked_add(stream)?;
-                c.folds.checked_mul(issued.max(rows.checked_add(array::TINYTPU_BUBBLE)?))
+            Form::Systolic { mode, stationary, .. } => {
+                // Sums of B-stationary folds leave the array after each.
+                let last_k = last_k || stationary == Stationary::B;
+                self.study.job(mode, stationary, p)?.tile(last_k)
             }
+            Form::Gemv { .. } => Some(self.study.cycles(self.form, p)?.active.into()),
         }
     }
 
     /// Fill, drain and constant a job pays once.
     fn once(&self) -> Option<u128> {
-        let c = self.study.cycles(self.form, self.p)?;
         match self.form {
-            Form::ExposedWs | Form::ExposedOs => Some(0),
-            _ => Some(u128::from(c.fill) + u128::from(c.drain) + u128::from(c.constant)),
+            Form::Systolic { mode, stationary, .. } => self.study.job(mode, stationary, self.p)?.once(),
+            Form::Gemv { .. } => {
+                let c = self.study.cycles(self.form, self.p)?;
+                Some(u128::from(c.fill) + u128::from(c.drain) + u128::from(c.constant))
+            }
         }
     }
 
@@ -201,6 +207,16 @@ impl Schedule<'_> {
         let bytes = bits.div_ceil(8);
         Some(bytes.checked_mul(u128::from(self.memory.cycles))?.div_ceil(u128::from(self.memory.bytes)))
     }
+}
+
+/// The best schedule found.
+pub(super) struct Best {
+    /// Cycles.
+    pub total: u64,
+    /// Cycles its transfers alone would take.
+    pub transfers: u64,
+    /// Bits of A, B and C moved.
+    pub bits: [u128; 3],
 }
 
 /// Steps of one tile shape.
