@@ -64,12 +64,12 @@ impl Local {
     /// Table `id` as fp16 bits: zeros until LUTLD loads it. Only the id's low 4 bits count.
     #[must_use]
     pub fn lut(&self, id: u64) -> &[u16; LUT_ENTRIES] {
-        &self.luts[(id & (LUTS as u64 - 1)) as usize]
+        &self.luts[(id & 15) as usize]
     }
 
     /// Loads table `id` from little-endian fp16 values.
     pub fn set_lut(&mut self, id: u64, bytes: &[u8; LUT_BYTES]) {
-        let table = &mut self.luts[(id & (LUTS as u64 - 1)) as usize];
+        let table = &mut self.luts[(id & 15) as usize];
         for (entry, b) in table.iter_mut().zip(bytes.as_chunks::<2>().0) {
             *entry = u16::from_le_bytes(*b);
         }

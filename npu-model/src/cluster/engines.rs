@@ -3,6 +3,7 @@
 use isa::npu::{Body, CLUSTER_SEMAPHORES, Dma, Header};
 use sim_kernel::{Cycles, Time};
 
+use super::contention::Demand;
 use super::dispatch::reachable;
 use super::{Cluster, Executed, FlowRequest, NpuEvent, Outside, Requester, Running, WAITS};
 use crate::activity::{Activity, OpKey};
@@ -90,19 +91,30 @@ impl Cluster {
     ) {
         let begun = if issued.skip {
             self.finish_at(cycle + 1, core, engine, out);
-            Ok((0, Activity::default()))
+            Ok((0, Activity::default(), Demand::default()))
         } else if let Body::Dma(d) = &issued.command.body {
             self.begin_transfer((now, cycle), (core, engine), (&issued, d), out)
         } else {
             ops::cost(&issued.command, &self.cores.cfg).map(|cost| {
+                self.arbitrate(core, cycle);
                 self.finish_at(cycle + cost.cycles.max(1), core, engine, out);
-                (cost.active_cycles, Activity::of_cost(&cost))
+                (cost.active_cycles, Activity::of_cost(&cost), Demand::of(&cost))
             })
         };
         match begun {
-            Ok((active, mut activity)) => {
+            Ok((active, mut activity, demand)) => {
                 activity.add_command(&issued.command);
-                let running = Running { issued, start: cycle, start_time: now, active, activity, waits };
+                let running = Running {
+                    issued,
+                    start: cycle,
+                    start_time: now,
+                    active,
+                    activity,
+                    waits,
+                    demand,
+                    owed: 0,
+                    conflict: 0,
+                };
                 self.time[core].engines[engine].running = Some(running);
             }
             Err(f) => {
@@ -123,7 +135,7 @@ impl Cluster {
         (core, engine): (usize, usize),
         (issued, d): (&Issued, &Dma),
         out: &mut impl Outside,
-    ) -> Result<(u64, Activity), Fault> {
+    ) -> Result<(u64, Activity, Demand), Fault> {
         let width = u64::from(self.cores.cfg.dma_bytes_per_cycle);
         let t = Transfer::new(&issued.command, d, issued.region, &self.cores.cfg)?;
         let beats = t.bytes().div_ceil(width);
@@ -150,15 +162,31 @@ impl Cluster {
                 out,
             );
         }
-        Ok((beats, Activity { active_cycles: beats, ..Activity::of_transfer(&t) }))
+        self.transfer_demand(core, cycle, &t, d, true);
+        Ok((beats, Activity { active_cycles: beats, ..Activity::of_transfer(&t) }, Demand::default()))
     }
 
     pub(super) fn done(&mut self, now: Time, core: usize, engine: usize, out: &mut impl Outside) {
         let cycle = self.clock.at_or_after(now).get();
+        if engine >= MX {
+            self.arbitrate(core, cycle);
+            let owed = self.take_owed(core, engine);
+            if owed > 0 {
+                return self.finish_at(cycle + owed, core, engine, out);
+            }
+        }
         let e = &mut self.time[core].engines[engine];
-        let Some(r) = e.running.take() else { return };
+        let Some(mut r) = e.running.take() else { return };
+        r.waits[WAITS - 1].1 = r.conflict;
         self.cores.cores[core].busy[engine] = false;
-        let rest = cycle - r.start - r.active.min(cycle - r.start);
+        if let (Body::Dma(d), false) = (&r.issued.command.body, r.issued.skip)
+            && let Ok(t) = Transfer::new(&r.issued.command, d, r.issued.region, &self.cores.cfg)
+        {
+            self.transfer_demand(core, cycle, &t, d, false);
+        }
+        let e = &mut self.time[core].engines[engine];
+        let own = cycle - r.start - r.conflict;
+        let rest = own - r.active.min(own);
         e.executed += 1;
         let memory = engine < MX && r.activity.memory_read + r.activity.memory_written > 0;
         let why = if memory { Cause::Dram } else { Cause::FillDrain };
@@ -168,8 +196,9 @@ impl Cluster {
             (r.start, cycle - rest)
         } else {
             e.meter.until(r.start + rest, why);
+            e.meter.until(r.start + rest + r.conflict, Cause::BankConflict);
             e.meter.until(cycle, Cause::Active);
-            (r.start + rest, cycle)
+            (r.start + rest + r.conflict, cycle)
         };
         self.record(engine, &r, now, cycle, rest);
         let edge = |n: u64| self.clock.edge(Cycles::new(n));
