@@ -208,12 +208,15 @@ fn a_feed_forward_layer_far_larger_than_a_slot() {
     }
 }
 
-/// Tokens and logits of a prompt of 21 and five tokens more, and what preemption there was.
-fn generate(
-    quant: &str,
-    cores: u32,
-    interruption: Option<Interruption>,
-) -> (Vec<(usize, Vec<u32>)>, u64, [u64; 3]) {
+/// What a prompt and its continuation gave: tokens with the bits of their logits, and what preemption there was.
+struct Generated {
+    tokens: Vec<(usize, Vec<u32>)>,
+    saved_bytes: u64,
+    by_level: [u64; 3],
+}
+
+/// A prompt of 21 and five tokens more.
+fn generate(quant: &str, cores: u32, interruption: Option<Interruption>) -> Generated {
     let (spec, scheme) = (model(), QuantScheme::named(quant).expect("a scheme"));
     let (_, image) = build_image(&spec, &scheme, &mut random_tensors(7, &spec)).expect("an image");
     let scratchpad = 256 << 10;
@@ -223,26 +226,26 @@ fn generate(
     machine.interruption = interruption;
     let prompt: Vec<usize> = (0..21).map(|i| (i * 37 + 11) % 320).collect();
     let made = machine.generate(&prompt, 5);
-    let bits = made.iter().map(|s| (s.token, s.logits.iter().map(|l| l.to_bits()).collect())).collect();
-    let (bytes, levels) = machine.preempted();
-    (bits, bytes, levels)
+    let tokens = made.iter().map(|s| (s.token, s.logits.iter().map(|l| l.to_bits()).collect())).collect();
+    let (saved_bytes, by_level) = machine.preempted();
+    Generated { tokens, saved_bytes, by_level }
 }
 
 #[test]
 fn preempting_a_prefill_at_any_level_changes_no_logit() {
     for (quant, cores) in [("w4a16-g128", 4u32), ("w8a8", 3), ("fp16", 1)] {
-        let (expected, nothing, _) = generate(quant, cores, None);
-        assert_eq!(nothing, 0);
+        let alone = generate(quant, cores, None);
+        assert_eq!(alone.saved_bytes, 0);
         for level in 1..=3u64 {
             let (mut seen, mut saved) = (0, 0);
             for moment in 0..8u64 {
                 let all = (1 << cores) - 1;
                 let wanted = if moment % 2 == 0 { all } else { 1 };
                 let i = Interruption { level, after: 3 + 29 * moment, cores: wanted };
-                let (got, bytes, levels) = generate(quant, cores, Some(i));
-                assert!(got == expected, "{quant}, {cores} cores, {i:?}");
-                seen += levels[usize::try_from(level).expect("small") - 1];
-                saved += bytes;
+                let got = generate(quant, cores, Some(i));
+                assert!(got.tokens == alone.tokens, "{quant}, {cores} cores, {i:?}");
+                seen += got.by_level[usize::try_from(level).expect("small") - 1];
+                saved += got.saved_bytes;
             }
             assert!(seen >= 4, "{quant}: level {level} took {seen} queues out");
             assert_eq!(saved > 0, level == 2, "{quant}: level {level} saved {saved} bytes");

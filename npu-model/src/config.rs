@@ -35,4 +35,22 @@ pub struct NpuConfig {
     pub gemv_bytes_per_cycle: u32,
     /// Bit i: format code i executes.
     pub formats: u64,
+    /// What local memories can serve in a cycle.
+    pub ports: LocalPorts,
+}
+
+/// Banks and ports of a core's local memories, which its engines share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalPorts {
+    /// Banks of the scratchpad; consecutive lines lie in consecutive banks, so every engine uses all of them.
+    pub banks: u32,
+    /// Bytes a bank moves a cycle.
+    pub bank_bytes_per_cycle: u32,
+    /// Ports of the accumulator memory, each a row of the array's sums read and written a cycle.
+    pub accumulator_ports: u32,
+}
+
+impl LocalPorts {
+    /// Memories that serve whatever is asked.
+    pub const IDEAL: Self = Self { banks: 0, bank_bytes_per_cycle: 0, accumulator_ports: 0 };
 }

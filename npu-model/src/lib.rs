@@ -20,7 +20,7 @@ pub mod study;
 
 pub use activity::{Activity, MacClass, OpKey, OpRow, OpTable};
 pub use cluster::{Cluster, ClusterTiming, Executed, FlowRequest, NpuEvent, Outside, Requester};
-pub use config::NpuConfig;
+pub use config::{LocalPorts, NpuConfig};
 pub use core::{Core, ENGINES, Issued, MX, Preemptions, Queue, Sequenced, Stopped, VP};
 pub use fault::Fault;
 pub use functional::{Cores, Stuck};

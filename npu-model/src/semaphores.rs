@@ -74,6 +74,14 @@ impl Semaphores {
         true
     }
 
+    /// Returns what a header's acquires took.
+    pub fn give_back(&mut self, h: &Header) {
+        for (id, n) in [(h.w0_id, h.w0_n), (h.w1_id, h.w1_n)] {
+            let i = index(id);
+            self.count[i] = self.count[i].saturating_add(u8::try_from(n).unwrap_or(u8::MAX));
+        }
+    }
+
     /// What the latest of the posts behind a header's acquires stood for.
     #[must_use]
     pub fn reason(&self, h: &Header) -> Cause {

@@ -58,6 +58,7 @@ pub(crate) fn record(f: &RunFacts) -> RunRecord {
         dram: dram(f),
         cycles: cycles(f),
         commands: f.commands.clone(),
+        preemption: f.preemption,
         ops: f.ops.iter().map(op).collect(),
         output: f.output.clone(),
         memory_model: f.memory_model,

@@ -279,6 +279,8 @@ pub struct RunFacts {
     pub cycles: BTreeMap<String, EngineFacts>,
     /// Commands by NPU engine: executed ones, of a sequencer the dispatched ones.
     pub commands: BTreeMap<String, u64>,
+    /// Preemption of NPU queues, where there was any.
+    pub preemption: Option<crate::record::Preemption>,
     /// Ops in the order they started.
     pub ops: Vec<OpFacts>,
     /// Output of a functional run.

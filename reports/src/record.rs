@@ -35,6 +35,25 @@ pub struct Firmware {
     pub doorbells: u64,
 }
 
+/// Preemption of NPU queues, all cores together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preemption {
+    /// Times a core went from one queue to another.
+    pub switches: u64,
+    /// Queues taken out at a switch point.
+    pub level1: u64,
+    /// Queues taken out with their local memory saved.
+    pub level2: u64,
+    /// Queues killed.
+    pub level3: u64,
+    /// Bytes written to save areas.
+    pub saved_bytes: u64,
+    /// Bytes read back.
+    pub restored_bytes: u64,
+    /// Cycles of the NPU clock both took.
+    pub move_cycles: u64,
+}
+
 /// From reset to time zero.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Boot {
@@ -236,6 +255,9 @@ pub struct RunRecord {
     /// Commands by NPU engine: executed ones, of a sequencer the dispatched ones.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub commands: BTreeMap<String, u64>,
+    /// Preemption of NPU queues, where there was any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preemption: Option<Preemption>,
     /// Ops in the order they started.
     pub ops: Vec<Op>,
     /// Output of a functional run.

@@ -52,6 +52,16 @@ fn keys_come_in_the_order_of_the_contract() {
 }
 
 #[test]
+fn preemption_is_told_where_there_was_any() {
+    let mut facts = common::facts();
+    let told = reports::record::Preemption { level2: 3, saved_bytes: 4096, ..Default::default() };
+    facts.preemption = Some(told);
+    let json = RunRecord::from_facts(&facts).expect("consistent facts").to_json().expect("JSON");
+    assert!(json.contains("\"preemption\": {"), "{json}");
+    assert_eq!(RunRecord::from_json(&json).expect("the same record").preemption, Some(told));
+}
+
+#[test]
 fn a_figure_without_model_or_occasion_is_absent() {
     let mut facts = common::facts();
     facts.token_times.truncate(1);

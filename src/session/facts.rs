@@ -20,6 +20,20 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
+fn preemption(p: &npu_model::Preemptions) -> Option<reports::record::Preemption> {
+    let [level1, level2, level3] = p.by_level;
+    let told = reports::record::Preemption {
+        switches: p.switches,
+        level1,
+        level2,
+        level3,
+        saved_bytes: p.saved_bytes,
+        restored_bytes: p.restored_bytes,
+        move_cycles: p.move_cycles,
+    };
+    (told != reports::record::Preemption::default()).then_some(told)
+}
+
 /// The facts of a run.
 pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256: String) -> RunFacts {
     let since = |t: Time| t.saturating_sub(r.zero);
@@ -65,6 +79,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         dram: dram(r),
         cycles: cycles(r),
         commands: r.commands.clone(),
+        preemption: preemption(&r.preemptions),
         ops,
         output: q.text.as_ref().map(|job| super::output(q, job, r)),
         memory_model: match q.memory_model {

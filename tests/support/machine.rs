@@ -4,7 +4,7 @@ use isa::image::ImageHeader;
 use isa::npu::Word;
 use isa::npu::registers as reg;
 use isa::npu::registers::state;
-use npu_model::{BusFault, Content, Cores, Memory, NpuConfig, Stuck};
+use npu_model::{BusFault, Content, Cores, LocalPorts, Memory, NpuConfig, Stuck};
 use runtime::emit::R_ARENA;
 use runtime::program::{COMPLETION_LOG2, Places, RING_LOG2, completion_offset, result_offset, ring_offset};
 use runtime::{Caps, Emitter, Model, Plan, Program, Sink, Step};
@@ -131,6 +131,7 @@ fn configuration(s: &Shape) -> NpuConfig {
         decode_cycles: 2,
         gemv_bytes_per_cycle: 32,
         formats: u64::MAX,
+        ports: LocalPorts::IDEAL,
     }
 }
 

@@ -3,7 +3,7 @@
 use isa::image::ImageHeader;
 use isa::npu::Word;
 use isa::npu::registers as reg;
-use npu_model::{Cores, NpuConfig};
+use npu_model::{Cores, LocalPorts, NpuConfig};
 use runtime::program::Places;
 use runtime::{Caps, Model, Plan, Program, Sink};
 use sim_kernel::{Bytes, Hertz};
@@ -207,6 +207,7 @@ fn capabilities(soc: &SocConfig) -> Caps {
         decode_cycles: n.decode_cycles,
         gemv_bytes_per_cycle: n.gemv_bytes_per_cycle,
         formats: npu_model::ops::FORMATS,
+        ports: LocalPorts::IDEAL,
     });
     let read = |offset| cores.cores[0].load(&cores.cfg, offset).expect("a register");
     let low = |v: u64| v & 0xFFFF_FFFF;

@@ -3,10 +3,12 @@
 use isa::npu::{Body, CLUSTER_SEMAPHORES, Header};
 use sim_kernel::{Cycles, Time};
 
+use super::contention::Demand;
 use super::transfers::TRANSFER_WAITS;
 use super::{Cluster, Executed, NpuEvent, Outside, Running, WAITS};
 use crate::activity::{Activity, OpKey};
 use crate::core::{ENGINES, Issued, MX, Phase, Sequenced, VP};
+use crate::dma::Transfer;
 use crate::ops;
 use crate::stalls::Cause;
 
@@ -91,19 +93,30 @@ impl Cluster {
     ) {
         let begun = if issued.skip {
             self.finish_at(cycle + 1, core, engine, out);
-            Ok((0, Activity::default()))
+            Ok((0, Activity::default(), Demand::default()))
         } else if let Body::Dma(d) = &issued.command.body {
             self.begin_transfer((now, cycle), (core, engine), (&issued, d), out)
         } else {
             ops::cost(&issued.command, &self.cores.cfg).map(|cost| {
+                self.arbitrate(core, cycle);
                 self.finish_at(cycle + cost.cycles.max(1), core, engine, out);
-                (cost.active_cycles, Activity::of_cost(&cost))
+                (cost.active_cycles, Activity::of_cost(&cost), Demand::of(&cost))
             })
         };
         match begun {
-            Ok((active, mut activity)) => {
+            Ok((active, mut activity, demand)) => {
                 activity.add_command(&issued.command);
-                let running = Running { issued, start: cycle, start_time: now, active, activity, waits };
+                let running = Running {
+                    issued,
+                    start: cycle,
+                    start_time: now,
+                    active,
+                    activity,
+                    waits,
+                    demand,
+                    owed: 0,
+                    conflict: 0,
+                };
                 self.time[core].engines[engine].running = Some(running);
             }
             Err(f) => {
@@ -120,10 +133,25 @@ impl Cluster {
 
     pub(super) fn done(&mut self, now: Time, core: usize, engine: usize, out: &mut impl Outside) {
         let cycle = self.clock.at_or_after(now).get();
+        if engine >= MX {
+            self.arbitrate(core, cycle);
+            let owed = self.take_owed(core, engine);
+            if owed > 0 {
+                return self.finish_at(cycle + owed, core, engine, out);
+            }
+        }
         let e = &mut self.time[core].engines[engine];
-        let Some(r) = e.running.take() else { return };
+        let Some(mut r) = e.running.take() else { return };
+        r.waits[TRANSFER_WAITS - 1].1 = r.conflict;
         self.cores.cores[core].busy[engine] = false;
-        let rest = cycle - r.start - r.active.min(cycle - r.start);
+        if let (Body::Dma(d), false) = (&r.issued.command.body, r.issued.skip)
+            && let Ok(t) = Transfer::new(&r.issued.command, d, r.issued.region, &self.cores.cfg)
+        {
+            self.transfer_demand(core, cycle, &t, false);
+        }
+        let e = &mut self.time[core].engines[engine];
+        let own = cycle - r.start - r.conflict;
+        let rest = own - r.active.min(own);
         e.executed += 1;
         let memory = engine < MX && r.activity.memory_read + r.activity.memory_written > 0;
         let why = if memory { Cause::Dram } else { Cause::FillDrain };
@@ -139,8 +167,9 @@ impl Cluster {
             (r.start, cycle - rest)
         } else {
             e.meter.until(r.start + rest, why);
+            e.meter.until(r.start + rest + r.conflict, Cause::BankConflict);
             e.meter.until(cycle, Cause::Active);
-            (r.start + rest, cycle)
+            (r.start + rest + r.conflict, cycle)
         };
         self.record(engine, &r, now, cycle, rest);
         let edge = |n: u64| self.clock.edge(Cycles::new(n));

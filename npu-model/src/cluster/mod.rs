@@ -6,10 +6,10 @@
 //! ```
 //! Models: fetch, dispatch at one command a cycle, FIFOs, engines with closed-form durations, DMA channels whose
 //! transfers share memory with everyone else, posts to other cores after a hop, one cause for every cycle.
-//! Does not model: bank conflicts between engines in the scratchpad.
 //! Source: `isa::npu`, `ops::cost`; constants in `ClusterTiming`.
 
 mod accounts;
+mod contention;
 mod dispatch;
 mod engines;
 mod interface;
@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use isa::npu::registers::QUEUES;
 use sim_kernel::{Clock, Cycles, Time};
 
+use self::contention::Demand;
 pub use self::interface::{
     ClusterTiming, ENGINE_NAMES, Executed, FlowRequest, NpuEvent, Outside, Requester, SEQUENCER, WAITS,
 };
@@ -50,6 +51,11 @@ struct Running {
     activity: Activity,
     /// Cycles the engine waited before it and in it.
     waits: [(Cause, u64); WAITS],
+    demand: Demand,
+    /// Lost to others in local memories and not yet made up for, in fixed point.
+    owed: u64,
+    /// Cycles made up for.
+    conflict: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -79,6 +85,9 @@ struct CoreTime {
     blocks: [Option<u64>; 2],
     fetching: VecDeque<u64>,
     fetched_bytes: u64,
+    /// Cycle up to which local memories have been shared out, and what DMA asks of the scratchpad.
+    arbitrated: u64,
+    dma_demand: u64,
     /// Cycle at which the move under way began, and the DMA channel that makes it.
     moving: Option<(u64, usize)>,
     /// Cycle at which the decoder of compressed streams, which the channels share, is free.

@@ -6,6 +6,7 @@ use isa::npu::Dma;
 use isa::npu::dma::Codec;
 use sim_kernel::{Cycles, Time};
 
+use super::contention::Demand;
 use super::dispatch::reachable;
 use super::{Cluster, FlowRequest, NpuEvent, Outside, Requester};
 use crate::activity::Activity;
@@ -14,7 +15,7 @@ use crate::dma::{Phase, Transfer};
 use crate::fault::Fault;
 use crate::stalls::Cause;
 
-/// First of a transfer's own waits among those of an executed command.
+/// First of a transfer's own waits among those of an executed command; the one before is the banks'.
 pub(super) const TRANSFER_WAITS: usize = 5;
 
 /// The transfer a channel is making.
@@ -55,7 +56,7 @@ impl Cluster {
         (core, engine): (usize, usize),
         (issued, d): (&Issued, &Dma),
         out: &mut impl Outside,
-    ) -> Result<(u64, Activity), Fault> {
+    ) -> Result<(u64, Activity, Demand), Fault> {
         let (width, channel) = (u64::from(self.cores.cfg.dma_bytes_per_cycle), self.channel_rate());
         let t = Transfer::new(&issued.command, d, issued.region, &self.cores.cfg)?;
         let found = t.find(&self.cores.cores[core].local.spm, out)?;
@@ -102,7 +103,8 @@ impl Cluster {
             self.port_begins(core, engine, cycle, traffic.beats);
             self.next_phase(now, core, engine, out);
         }
-        Ok((traffic.beats, Activity::of_transfer(&traffic)))
+        self.transfer_demand(core, cycle, &t, true);
+        Ok((traffic.beats, Activity::of_transfer(&traffic), Demand::default()))
     }
 
     /// Starts the next memory phase of a channel's transfer; false if there is none.

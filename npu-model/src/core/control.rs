@@ -1,7 +1,7 @@
 //! Control commands: what the sequencer executes itself.
 
 use isa::npu::registers::{FaultCode, irq};
-use isa::npu::{CLUSTER_SEMAPHORES, Command, Ctrl, CtrlOp, REGIONS};
+use isa::npu::{CLUSTER_SEMAPHORES, Command, Ctrl, CtrlOp, Header, REGIONS};
 
 use super::queue::{LOOP_DEPTH, Loop};
 use super::{CALL_DEPTH, Core, Cursor, ENGINES, Issued, Queue, Sequenced};
@@ -51,7 +51,7 @@ impl Core {
             },
             (None, _) => (*c, None),
         };
-        if !skip && let Some(wait) = self.wait(cfg, op, &c, memory, stamp)? {
+        if !skip && let Some(wait) = self.wait(cfg, (&h, op), &c, memory, stamp)? {
             return Ok(wait);
         }
         let q = self.queue_mut();
@@ -59,6 +59,7 @@ impl Core {
             return Ok(Sequenced::Semaphore);
         }
         q.advance(words);
+        self.effects.acquired = true;
         if !skip {
             self.execute(cfg, op, &c, trips_from, memory)?;
         }
@@ -96,7 +97,7 @@ impl Core {
     fn wait(
         &mut self,
         cfg: &NpuConfig,
-        op: CtrlOp,
+        (h, op): (&Header, CtrlOp),
         c: &Ctrl,
         memory: &mut dyn Memory,
         stamp: u64,
@@ -108,7 +109,7 @@ impl Core {
             CtrlOp::Sem if c.mode == 2 && self.queue().semaphores.get(c.id) < c.cnt => {
                 Some(Sequenced::Semaphore)
             }
-            CtrlOp::Barrier => self.barrier(cfg, c)?,
+            CtrlOp::Barrier => self.barrier(cfg, h, c)?,
             CtrlOp::Lutld => self.load_table(c, memory)?,
             CtrlOp::Waitmem => self.poll(cfg, c, memory, stamp)?,
             CtrlOp::Save if c.mode > 1 => return Err(Fault::operand(c.mode, "SAVE mode")),
@@ -118,7 +119,7 @@ impl Core {
         })
     }
 
-    fn barrier(&mut self, cfg: &NpuConfig, c: &Ctrl) -> Result<Option<Sequenced>, Fault> {
+    fn barrier(&mut self, cfg: &NpuConfig, h: &Header, c: &Ctrl) -> Result<Option<Sequenced>, Fault> {
         let me = 1 << self.number;
         if c.cmask == 0 {
             return Err(Fault::new(FaultCode::DimsZero, 0, "BARRIER of no core"));
@@ -128,6 +129,9 @@ impl Core {
         }
         if !(CLUSTER_SEMAPHORES..64).contains(&c.id) {
             return Err(Fault::operand(c.id, "BARRIER needs a cluster semaphore"));
+        }
+        if (h.w0_n > 0 && h.w0_id == c.id) || (h.w1_n > 0 && h.w1_id == c.id) {
+            return Err(Fault::operand(c.id, "BARRIER acquires its own semaphore"));
         }
         let others = u64::from(c.cmask.count_ones()) - 1;
         let q = &mut self.queues[self.active];

@@ -101,6 +101,8 @@ pub struct Effects {
     pub written: Option<(u64, u64)>,
     /// Engines whose power state changes: mask, mode.
     pub power: Option<(u64, u64)>,
+    /// It has taken its semaphores.
+    pub(crate) acquired: bool,
 }
 
 /// One core.
@@ -232,11 +234,15 @@ impl Core {
         }
         let Some((command, words)) = q.decode(memory)? else { return Ok(Sequenced::Idle) };
         if matches!(command.body, Body::Ctrl(_)) {
-            let before = (q.head, q.cursor, q.index, q.pio.clone(), q.semaphores.clone());
+            let before = (q.head, q.cursor, q.index, q.pio.clone());
             let outcome = self.control(cfg, &command, memory, stamp, words);
             if outcome.is_err() {
+                let taken = self.effects.acquired;
                 let q = self.queue_mut();
-                (q.head, q.cursor, q.index, q.pio, q.semaphores) = before;
+                (q.head, q.cursor, q.index, q.pio) = before;
+                if taken {
+                    q.semaphores.give_back(&command.header);
+                }
             }
             return outcome;
         }

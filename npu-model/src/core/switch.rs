@@ -63,6 +63,20 @@ pub struct Preemptions {
     pub move_cycles: u64,
 }
 
+impl Preemptions {
+    /// What these counts have beyond `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            switches: self.switches - earlier.switches,
+            by_level: core::array::from_fn(|i| self.by_level[i] - earlier.by_level[i]),
+            saved_bytes: self.saved_bytes - earlier.saved_bytes,
+            restored_bytes: self.restored_bytes - earlier.restored_bytes,
+            move_cycles: self.move_cycles - earlier.move_cycles,
+        }
+    }
+}
+
 impl Core {
     /// What the core is doing between queues.
     #[must_use]

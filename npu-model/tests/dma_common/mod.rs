@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use isa::npu::registers as reg;
 use npu_model::{
     Activity, BusFault, Cause, Cluster, ClusterTiming, Content, Cores, Executed, Fault, FlowRequest,
-    IdSource, Memory, NpuConfig, NpuEvent, Outside, Requester, Stuck, ops,
+    IdSource, LocalPorts, Memory, NpuConfig, NpuEvent, Outside, Requester, Stuck, ops,
 };
 use sim_kernel::{Bytes, Hertz, Stream, Time};
 
@@ -43,6 +43,7 @@ pub fn config() -> NpuConfig {
         decode_cycles: 4,
         gemv_bytes_per_cycle: 64,
         formats: ops::FORMATS,
+        ports: LocalPorts::IDEAL,
     }
 }
 

@@ -10,7 +10,7 @@
 use half::{bf16, f16};
 use isa::npu::{Command, Format, GRANULE};
 use ndarray::Array2;
-use npu_model::{Local, NpuConfig, Space, ops};
+use npu_model::{Local, LocalPorts, NpuConfig, Space, ops};
 use sim_kernel::{Bytes, Hertz};
 
 /// A core of 16 x 16 PEs with 256 KiB of scratchpad and 64 KiB of accumulators.
@@ -31,6 +31,7 @@ pub fn config() -> NpuConfig {
         decode_cycles: 4,
         gemv_bytes_per_cycle: 64,
         formats: ops::FORMATS,
+        ports: LocalPorts::IDEAL,
     }
 }
 

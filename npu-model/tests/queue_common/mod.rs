@@ -7,8 +7,8 @@ use std::collections::BinaryHeap;
 use isa::npu::registers as reg;
 use isa::npu::text::assemble;
 use npu_model::{
-    BusFault, Cluster, ClusterTiming, Content, Cores, FlowRequest, Memory, NpuConfig, NpuEvent, Outside,
-    Requester, Stuck,
+    BusFault, Cluster, ClusterTiming, Content, Cores, FlowRequest, LocalPorts, Memory, NpuConfig, NpuEvent,
+    Outside, Requester, Stuck,
 };
 use sim_kernel::{Bytes, EventCode, Hertz, Stream, Time};
 
@@ -83,6 +83,7 @@ pub fn config() -> NpuConfig {
         decode_cycles: 4,
         gemv_bytes_per_cycle: 32,
         formats: u64::MAX,
+        ports: LocalPorts::IDEAL,
     }
 }
 

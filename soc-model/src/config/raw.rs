@@ -185,6 +185,12 @@ pub(crate) struct RawNpu {
     pub(crate) scratchpad: Size,
     /// Accumulator memory.
     pub(crate) accumulator: Size,
+    /// Banks of the scratchpad; consecutive lines lie in consecutive banks.
+    pub(crate) scratchpad_banks: u32,
+    /// Bytes each bank moves a cycle.
+    pub(crate) scratchpad_bank_width: Size,
+    /// Ports of the accumulator memory, each a row of the array's 4-byte sums read and written a cycle.
+    pub(crate) accumulator_ports: u32,
     /// DMA channels from memory.
     pub(crate) dma_in_channels: u32,
     /// DMA channels to memory.

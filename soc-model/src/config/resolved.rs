@@ -222,6 +222,12 @@ pub struct NpuConfig {
     pub scratchpad_bytes: u64,
     /// Accumulator memory.
     pub accumulator_bytes: u64,
+    /// Banks of the scratchpad; consecutive lines lie in consecutive banks.
+    pub scratchpad_banks: u32,
+    /// Bytes each bank moves a cycle.
+    pub scratchpad_bank_bytes_per_cycle: u32,
+    /// Ports of the accumulator memory.
+    pub accumulator_ports: u32,
     /// DMA channels from memory.
     pub dma_in_channels: u32,
     /// DMA channels to memory.

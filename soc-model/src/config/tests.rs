@@ -100,6 +100,8 @@ fn wrong_options_say_what_is_right() {
         ("boot.cluster=midd", "did you mean `mid`?"),
         ("power.energy-table=n3", "did you mean `n3e`?"),
         ("l3.ways=0", "l3.ways: expected a whole number from 1 to 64"),
+        ("npu.scratchpad-banks=3", "npu.scratchpad-banks: expected a power of two"),
+        ("npu.accumulator-ports=0", "npu.accumulator-ports: expected"),
         ("npu.scratchpad=1 B", "npu.scratchpad: expected 64 KiB to 32 MiB"),
     ] {
         let error = refused("xring-o1", option);

@@ -129,6 +129,7 @@ impl Checks<'_> {
             ("decode", npu.decode, 1, 1000),
             ("doorbell", npu.doorbell, 1, 1_000_000),
             ("dma-setup", npu.dma_setup, 1, 10_000),
+            ("accumulator-ports", npu.accumulator_ports, 1, 8),
         ] {
             self.range(&format!("npu.{key}"), value.into(), low, high);
         }
@@ -142,6 +143,8 @@ impl Checks<'_> {
         self.power_of_two("npu.rows", npu.rows.into(), 4, 512);
         self.power_of_two("npu.cols", npu.cols.into(), 4, 512);
         self.power_of_two("npu.dma-width", npu.dma_width.0, 8, 512);
+        self.power_of_two("npu.scratchpad-banks", npu.scratchpad_banks.into(), 1, 64);
+        self.power_of_two("npu.scratchpad-bank-width", npu.scratchpad_bank_width.0, 8, 256);
         self.power_of_two("npu.gemv-width", npu.gemv_width.0, 8, 4096);
         self.frequency("npu.frequency", npu.frequency.0);
         self.voltage("npu.voltage", npu.voltage.0);
@@ -334,6 +337,9 @@ fn npu_of(npu: &RawNpu) -> NpuConfig {
         vmin_mv: narrow(npu.minimum_voltage.0),
         scratchpad_bytes: npu.scratchpad.0,
         accumulator_bytes: npu.accumulator.0,
+        scratchpad_banks: npu.scratchpad_banks,
+        scratchpad_bank_bytes_per_cycle: narrow(npu.scratchpad_bank_width.0),
+        accumulator_ports: npu.accumulator_ports,
         dma_in_channels: npu.dma_in_channels,
         dma_out_channels: npu.dma_out_channels,
         dma_bytes_per_cycle: narrow(npu.dma_width.0),

@@ -328,6 +328,11 @@ fn npu_config(n: &config::NpuConfig) -> npu_model::NpuConfig {
         decode_cycles: n.decode_cycles,
         gemv_bytes_per_cycle: n.gemv_bytes_per_cycle,
         formats: formats & npu_model::ops::FORMATS,
+        ports: npu_model::LocalPorts {
+            banks: n.scratchpad_banks,
+            bank_bytes_per_cycle: n.scratchpad_bank_bytes_per_cycle,
+            accumulator_ports: n.accumulator_ports,
+        },
     }
 }
 
