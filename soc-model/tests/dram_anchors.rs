@@ -4,11 +4,12 @@
 use soc_model::dram::replay::{Input, Measured, Path, measure};
 use soc_model::dram::replay_io::ReplayResult;
 use soc_model::dram::streams::{Load, StreamKind};
-use soc_model::dram::{AddressMap, Controller, Standard};
+use soc_model::dram::{AddressMap, Controller, Refresh, Standard};
 
 fn run(path: Path, kind: StreamKind, count: u64, load: Load, refresh: bool) -> (Measured, ReplayResult) {
     let standard = Standard::named("lpddr5-6400").unwrap();
     let map = AddressMap::named_or_parsed("map-a").unwrap();
+    let refresh = if refresh { Refresh::AllBank } else { Refresh::None };
     let controller = Controller { refresh, ..Controller::DEFAULT };
     let m = measure(&standard, controller, &map, path, &Input::Stream { kind, count, load });
     let r = ReplayResult::new(&standard, &m);

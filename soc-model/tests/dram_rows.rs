@@ -54,7 +54,7 @@ fn requests(steps: &[Step]) -> Vec<(u64, Request)> {
     steps
         .iter()
         .map(|&(due, bank, row, column, write)| {
-            (due, Request { place: Place { bank, row, column }, write, urgent: false, tag: 0 })
+            (due, Request { place: Place { bank, row, column }, write, class: 0, tag: 0 })
         })
         .collect()
 }

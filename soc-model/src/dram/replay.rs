@@ -299,7 +299,7 @@ impl<'a> Run<'a> {
             }
             let tag = u32::try_from(self.sequence % OPEN).expect("below 1024");
             let place = self.map.place(t.address + 32 * self.half);
-            let request = Request { place, write: t.write, urgent: false, tag };
+            let request = Request { place, write: t.write, class: 0, tag };
             if !self.engine.offer(request, &mut self.done) {
                 return u64::MAX;
             }

@@ -55,7 +55,11 @@ macro_rules! timing_rows {
     ($( $field:ident = $name:literal : $text:literal ),* $(,)?) => {
         /// Timing constraints in CK.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct Timings { $( #[doc = $text] pub $field: u64, )* }
+        pub struct Timings {
+            $( #[doc = $text] pub $field: u64, )*
+            /// Distance at which a burst of another bank group meshes with one in flight; 0 where none does.
+            pub interleave: u64,
+        }
 
         /// JEDEC names of all rows.
         pub const ROWS: &[&str] = &[ $( $name, )* ];
@@ -65,7 +69,7 @@ macro_rules! timing_rows {
                 Self { $( $field: rows.get($name).map_or_else(
                     || { errors.push(StandardError::MissingRow { row: $name }); 0 },
                     |r| r.get_ref().ck,
-                ), )* }
+                ), )* interleave: 0 }
             }
 
             /// JEDEC name and value of every row.
@@ -80,7 +84,8 @@ macro_rules! timing_rows {
 timing_rows! {
     cl = "nCL": "Read latency.",
     cwl = "nCWL": "Write latency.",
-    rcd = "nRCD": "ACT1 to RD or WR.",
+    rcd = "nRCD": "ACT1 to RD.",
+    rcd_w = "nRCDw": "ACT1 to WR.",
     rp_pb = "nRPpb": "Per-bank precharge to ACT1.",
     rp_ab = "nRPab": "All-bank precharge to ACT1.",
     ras = "nRAS": "ACT1 to precharge.",
@@ -99,6 +104,14 @@ timing_rows! {
     aad = "nAAD": "Latest ACT2 after its ACT1.",
     rfc_ab = "nRFCab": "All-bank refresh to ACT1.",
     refi = "nREFI": "Average all-bank refresh interval.",
+    rfc_pb = "nRFCpb": "Per-bank refresh to ACT1 of the same bank.",
+    refi_pb = "nREFIpb": "Average per-bank refresh interval.",
+    pbr2pbr = "npbR2pbR": "Per-bank refresh to per-bank refresh.",
+    pbr2act = "npbR2act": "Per-bank refresh to ACT1 of another bank.",
+    xp = "nXP": "Leaving power-down to the next command.",
+    xsr = "nXSR": "Leaving self-refresh to the next command.",
+    cspd = "nCSPD": "Shortest power-down.",
+    sr = "nSR": "Shortest self-refresh.",
     wck_postamble = "nWCKPST": "WCK keeps running after a burst.",
 }
 
@@ -139,6 +152,7 @@ impl Timings {
             (&mut t.cl, 4),
             (&mut t.cwl, 2),
             (&mut t.rcd, 2),
+            (&mut t.rcd_w, 2),
             (&mut t.rp_pb, 2),
             (&mut t.rp_ab, 2),
             (&mut t.ras, 3),
@@ -150,6 +164,14 @@ impl Timings {
             (&mut t.wtr_l, 4),
             (&mut t.rfc_ab, 4),
             (&mut t.refi, 16),
+            (&mut t.rfc_pb, 4),
+            (&mut t.refi_pb, 16),
+            (&mut t.pbr2pbr, 2),
+            (&mut t.pbr2act, 2),
+            (&mut t.xp, 3),
+            (&mut t.xsr, 4),
+            (&mut t.cspd, 2),
+            (&mut t.sr, 2),
         ] {
             *row = scaled(*row, least);
         }
@@ -165,10 +187,10 @@ impl Timings {
         };
         for (name, ck) in self.rows() {
             check(ck > 0, format!("timing row `{name}` is zero; every constraint takes at least one CK"));
-            let most = if name.starts_with("nREF") || name.starts_with("nRFC") {
-                MAX_REFRESH_CK
-            } else {
-                MAX_ROW_CK
+            let most = match name {
+                "nREFI" | "nREFIpb" | "nRFCab" | "nXSR" => MAX_REFRESH_CK,
+                "nRFCpb" => MAX_BANK_REFRESH_CK,
+                _ => MAX_ROW_CK,
             };
             check(ck <= most, format!("timing row `{name}` = {ck} CK exceeds the model's {most} CK"));
         }
@@ -191,6 +213,15 @@ impl Timings {
             self.cl + self.bl_min + 2 > self.cwl,
             format!("nCWL = {} leaves no read-to-write gap after nCL = {}", self.cwl, self.cl),
         );
+        check(self.rcd_w <= self.rcd, format!("nRCDw = {} exceeds nRCD = {}", self.rcd_w, self.rcd));
+        check(
+            self.rfc_pb <= self.rfc_ab,
+            format!("nRFCpb = {} exceeds nRFCab = {}; all banks take longer", self.rfc_pb, self.rfc_ab),
+        );
+        check(
+            self.refi_pb > self.pbr2pbr.max(self.rc + self.rp_pb),
+            format!("nREFIpb = {} leaves no time between refreshes of banks", self.refi_pb),
+        );
         check(
             self.refi > self.rfc_ab + self.rc + self.rp_ab + self.write_to_precharge(),
             format!("nREFI = {} leaves no time between refreshes of nRFCab = {}", self.refi, self.rfc_ab),
@@ -200,6 +231,8 @@ impl Timings {
 
 /// Longest row the engine's calendar of 1024 CK holds: WR to precharge is a sum of three, scaled by up to 1.5.
 pub const MAX_ROW_CK: u64 = 200;
+/// Longest per-bank refresh; it is on the same calendar.
+pub const MAX_BANK_REFRESH_CK: u64 = 600;
 /// Longest refresh row.
 pub const MAX_REFRESH_CK: u64 = 100_000;
 

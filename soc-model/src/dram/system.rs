@@ -10,6 +10,7 @@
 //! Does not model: order within a flow, differences between occurrences of the same number of reads and writes.
 //! Source: our own; the error against the exact engine is asserted in tests/dram_sampled.rs.
 
+use super::Refresh;
 use super::config::{DramConfig, LINE_BYTES, MemoryStats};
 use super::interleave::{Interleave, burst_span};
 use super::sample::{KEPT_RUNS, Measured, Sampled, Sampler};
@@ -620,7 +621,8 @@ impl MemorySystem {
         // Probes fall between refreshes; a line meets one, drained for about nRC, with this mean wait.
         let t = &self.timings;
         let blocked = t.rfc_ab + t.rc;
-        let refresh_ck = if self.cfg.controller.refresh { blocked * blocked / (2 * t.refi) } else { 0 };
+        let refresh_ck =
+            if self.cfg.controller.refresh != Refresh::None { blocked * blocked / (2 * t.refi) } else { 0 };
         let line = line + u128::from(refresh_ck) * u128::from(FS_PER_S) / u128::from(self.ck_hz);
         // Writes that merge in the queue cost no data beat; what is served still passes the pins.
         e.bytes_per_s = u64::try_from(rate).expect("a bandwidth").min(peak);
