@@ -71,10 +71,14 @@ pub struct BurstChannel {
     opened_at: u64,
     pending_column: Option<(Queue, u8)>,
     maintenance: VecDeque<Upkeep>,
+    /// Its length.
+    upkeep: u32,
     next_refresh: u64,
     write_mode: bool,
     /// Something outside the default rules is configured: sleep, postponing, closing rows.
     special: bool,
+    /// Nothing outside the default rules is.
+    plain: bool,
     closes: bool,
     adaptive: bool,
     hit_first: bool,
@@ -155,9 +159,11 @@ impl BurstChannel {
             opened_at: 0,
             pending_column: None,
             maintenance: VecDeque::new(),
+            upkeep: 0,
             next_refresh: interval.map_or(u64::MAX, |i| i - 1),
             write_mode: false,
             special: sleeps || closes || c.postpone > 0,
+            plain: Self::is_plain(&t, &c),
             closes,
             adaptive: c.rows == RowPolicy::Adaptive,
             hit_first: c.scheduler == Scheduler::RowHitFirst,
@@ -185,6 +191,19 @@ impl BurstChannel {
         }
     }
 
+    fn is_plain(t: &Timings, c: &Controller) -> bool {
+        let plain = Controller {
+            read_buffer: c.read_buffer,
+            write_buffer: c.write_buffer,
+            drain_above: c.drain_above,
+            drain_until_below: c.drain_until_below,
+            read_patience: c.read_patience,
+            refresh: if c.refresh == Refresh::None { Refresh::None } else { Refresh::AllBank },
+            ..Controller::DEFAULT
+        };
+        *c == plain && t.rcd == t.rcd_w && t.interleave == 0 && t.rc <= t.ras + t.rp_pb
+    }
+
     /// The CK about to be simulated.
     #[must_use]
     pub fn now(&self) -> u64 {
@@ -195,6 +214,7 @@ impl BurstChannel {
     pub fn retime(&mut self, t: Timings) {
         self.t = t;
         self.splits_rcd = t.rcd != t.rcd_w;
+        self.plain = Self::is_plain(&t, &self.c);
         self.next_event = self.now;
     }
 
@@ -256,7 +276,9 @@ impl BurstChannel {
         let hit = self.open >> bank & 1 == 1 && self.rows[bank] == request.place.row;
         let slot = Slot { request, sequence: self.sequence, accepted: self.now };
         self.sequence += 1;
-        self.last_active = self.now;
+        if self.special {
+            self.last_active = self.now;
+        }
         if request.write {
             self.writes.push(slot, hit)
         } else {
@@ -280,12 +302,23 @@ impl BurstChannel {
     /// Simulates one CK; bursts issued in it are appended to `done`.
     #[inline]
     pub fn tick(&mut self, done: &mut Vec<Done>) {
+        if self.plain {
+            self.simulate::<true>(done);
+        } else {
+            self.simulate::<false>(done);
+        }
+    }
+
+    /// One CK; `PLAIN` engines have none of the options that cost time in every CK.
+    #[inline]
+    fn simulate<const PLAIN: bool>(&mut self, done: &mut Vec<Done>) {
         self.turn_calendar();
         if self.now == self.next_refresh {
             self.refresh_falls_due();
         }
-        let issued = if !self.special || self.attend() { self.step(done) } else { self.stirred() };
-        self.next_event = if issued { self.now + 1 } else { self.look_ahead() };
+        let issued =
+            if PLAIN || !self.special || self.attend() { self.step::<PLAIN>(done) } else { self.stirred() };
+        self.next_event = if issued { self.now + 1 } else { self.look_ahead::<PLAIN>() };
         self.now += 1;
     }
 
@@ -315,7 +348,7 @@ impl BurstChannel {
     }
 
     /// Earliest CK after `now` at which a timing constraint ends or a refresh falls due.
-    fn look_ahead(&self) -> u64 {
+    fn look_ahead<const PLAIN: bool>(&self) -> u64 {
         let mut next = self.next_refresh;
         let mut consider = |at: u64| {
             if at > self.now {
@@ -337,10 +370,10 @@ impl BurstChannel {
         consider(self.act_any_at);
         consider(self.pre_any_at);
         consider(self.refresh_at);
-        consider(self.bank_refresh_at);
-        consider(self.mesh_at);
         consider(self.impatient_at());
-        if self.special {
+        if !PLAIN {
+            consider(self.bank_refresh_at);
+            consider(self.mesh_at);
             self.sleep_events().into_iter().for_each(&mut consider);
         }
         let start = (self.now as usize + 1) % CALENDAR;
@@ -362,13 +395,13 @@ impl BurstChannel {
 
     /// Banks in which a RD, or a WR, satisfies bus and bank-group timing now.
     #[inline]
-    fn legal_groups(&self, write: bool) -> u16 {
+    fn legal_groups<const PLAIN: bool>(&self, write: bool) -> u16 {
         let at = if write { &self.write_at } else { &self.read_at };
         let mut banks = 0;
         for (g, &ck) in at.iter().enumerate() {
             banks |= u16::from(self.now >= ck) * (0xF << (4 * g));
         }
-        if self.now == self.mesh_at && self.mesh_write == write && self.t.interleave > 0 {
+        if !PLAIN && self.now == self.mesh_at && self.mesh_write == write && self.t.interleave > 0 {
             banks |= self.meshing_groups();
         }
         banks
@@ -386,54 +419,49 @@ impl BurstChannel {
 
     /// Banks whose row has been open long enough for a RD, or a WR, and whose ACT2 has been sent.
     #[inline]
-    fn opened_banks(&self, write: bool) -> u16 {
-        (if write && self.splits_rcd { self.write_ok } else { self.column_ok }) & !self.opening
+    fn opened_banks<const PLAIN: bool>(&self, write: bool) -> u16 {
+        (if !PLAIN && write && self.splits_rcd { self.write_ok } else { self.column_ok }) & !self.opening
     }
 
     #[inline]
-    fn step(&mut self, done: &mut Vec<Done>) -> bool {
+    fn step<const PLAIN: bool>(&mut self, done: &mut Vec<Done>) -> bool {
         if self.opening != 0 && self.now >= self.opened_at + self.t.aad {
             self.opening = 0;
             return true;
         }
         if let Some((queue, index)) = self.pending_column.take() {
-            self.issue_column(queue, usize::from(index), false, done);
+            self.issue_column::<PLAIN>(queue, usize::from(index), false, done);
             return true;
         }
-        if self.active != 0 {
-            let reads = self.active & !self.active_writes & self.opened_banks(false);
-            let writes = self.active & self.active_writes & self.opened_banks(true);
-            let mut ready = 0;
-            if reads != 0 {
-                ready |= reads & self.legal_groups(false);
-            }
-            if writes != 0 {
-                ready |= writes & self.legal_groups(true);
-            }
-            if let Some(bank) = self.oldest_active(ready) {
-                self.start_column(Queue::Active, bank, done);
+        let (reads, writes) = (self.opened_banks::<PLAIN>(false), self.opened_banks::<PLAIN>(true));
+        let candidates = self.active & (reads & !self.active_writes | writes & self.active_writes);
+        if candidates != 0 {
+            let (read, write) = (self.legal_groups::<PLAIN>(false), self.legal_groups::<PLAIN>(true));
+            let ready = candidates & (read & !self.active_writes | write & self.active_writes);
+            if let Some(bank) = self.oldest_active::<PLAIN>(ready) {
+                self.start_column::<PLAIN>(Queue::Active, bank, done);
                 return true;
             }
         }
-        if let Some(&work) = self.maintenance.front() {
-            if self.maintain(work) {
+        if self.upkeep > 0 {
+            if self.maintain() {
                 return true;
             }
-        } else if self.serve_buffer(done) {
+        } else if self.serve_buffer::<PLAIN>(done) {
             return true;
         }
         let early = self.opening != 0;
         self.opening = 0;
-        early || self.adaptive && self.close_early()
+        early || !PLAIN && self.adaptive && self.close_early()
     }
 
-    fn oldest_active(&self, banks: u16) -> Option<usize> {
+    fn oldest_active<const PLAIN: bool>(&self, banks: u16) -> Option<usize> {
         let (mut rest, mut best) = (banks, None);
         while rest != 0 {
             let bank = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             let s = &self.active_slots[bank];
-            let aged = self.now - s.accepted >= self.c.age_limit;
+            let aged = !PLAIN && self.now - s.accepted >= self.c.age_limit;
             let key = (if aged { 0 } else { 4 - s.request.class.min(3) }, s.sequence, bank);
             if best.is_none_or(|b| key < b) {
                 best = Some(key);
@@ -443,7 +471,7 @@ impl BurstChannel {
     }
 
     #[inline]
-    fn serve_buffer(&mut self, done: &mut Vec<Done>) -> bool {
+    fn serve_buffer<const PLAIN: bool>(&mut self, done: &mut Vec<Done>) -> bool {
         let writes = self.writes.len();
         if self.impatient_at() <= self.now {
             self.write_mode = false;
@@ -459,9 +487,9 @@ impl BurstChannel {
             return false;
         }
         let mut hits = 0u64;
-        let mut rest = self.open & self.opened_banks(self.write_mode) & ring.hit_banks;
+        let mut rest = self.open & self.opened_banks::<PLAIN>(self.write_mode) & ring.hit_banks;
         if rest != 0 {
-            rest &= self.legal_groups(self.write_mode);
+            rest &= self.legal_groups::<PLAIN>(self.write_mode);
             while rest != 0 {
                 hits |= ring.hits[rest.trailing_zeros() as usize];
                 rest &= rest - 1;
@@ -481,23 +509,24 @@ impl BurstChannel {
             let bank = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             let misses = ring.all[bank] & !ring.hits[bank];
-            others |= if self.hit_first { ring.older_than_hits(bank, misses) } else { misses };
+            others |= if !PLAIN && self.hit_first { ring.older_than_hits(bank, misses) } else { misses };
         }
         let ready = hits | others;
         if ready == 0 {
             return false;
         }
         let mut position = ring.oldest(ready);
-        if ready & ring.urgent != 0 && self.now - ring.slots[position].accepted < self.c.age_limit {
+        if ready & ring.urgent != 0 && (PLAIN || self.now - ring.slots[position].accepted < self.c.age_limit)
+        {
             position = ring.oldest_of_highest_class(ready);
         }
         let queue = if self.write_mode { Queue::Write } else { Queue::Read };
         if hits >> position & 1 == 1 {
-            self.start_column(queue, position, done);
+            self.start_column::<PLAIN>(queue, position, done);
         } else if self.open >> ring.slots[position].request.place.bank & 1 == 1 {
-            self.precharge(queue, position);
+            self.precharge::<PLAIN>(queue, position);
         } else {
-            self.activate(queue, position);
+            self.activate::<PLAIN>(queue, position);
         }
         true
     }
@@ -516,36 +545,36 @@ impl BurstChannel {
     }
 
     #[inline]
-    fn precharge(&mut self, queue: Queue, position: usize) {
+    fn precharge<const PLAIN: bool>(&mut self, queue: Queue, position: usize) {
         let ring = self.ring(queue);
         let fresh = ring.counted >> position & 1 == 0;
         ring.counted |= 1 << position;
         let bank = usize::from(ring.slots[position].request.place.bank);
         self.commands.row_conflicts += u64::from(fresh);
-        if self.adaptive {
+        if !PLAIN && self.adaptive {
             self.eager[bank] = 3.min(self.eager[bank] + 1);
         }
-        self.close_bank(bank);
+        self.close_bank::<PLAIN>(bank);
     }
 
     /// PREpb.
     #[inline]
-    fn close_bank(&mut self, bank: usize) {
+    fn close_bank<const PLAIN: bool>(&mut self, bank: usize) {
         self.commands.precharges += 1;
-        self.close(bank, self.t.rp_pb);
+        self.close::<PLAIN>(bank, self.t.rp_pb);
         self.pre_any_at = self.now + self.t.ppd;
         self.refresh_at = self.refresh_at.max(self.now + self.t.rp_pb);
     }
 
     #[inline]
-    fn close(&mut self, bank: usize, recovery: u64) {
+    pub(super) fn close<const PLAIN: bool>(&mut self, bank: usize, recovery: u64) {
         let was_open = self.open;
         self.open &= !(1 << bank);
         if self.open == 0 && was_open != 0 {
             self.states.active += self.now - self.state_since;
             self.state_since = self.now;
         }
-        if self.closes {
+        if !PLAIN && self.closes {
             self.forget_columns(bank);
         }
         self.reads.closed(bank);
@@ -559,7 +588,7 @@ impl BurstChannel {
     }
 
     #[inline]
-    fn activate(&mut self, queue: Queue, position: usize) {
+    fn activate<const PLAIN: bool>(&mut self, queue: Queue, position: usize) {
         let (now, t) = (self.now, self.t);
         let ring = self.ring(queue);
         let fresh = ring.counted >> position & 1 == 0;
@@ -575,7 +604,7 @@ impl BurstChannel {
             self.states.precharged += now - self.state_since;
             self.state_since = now;
         }
-        if self.adaptive {
+        if !PLAIN && self.adaptive {
             self.learn(bank, row);
         }
         self.open |= bit;
@@ -587,7 +616,7 @@ impl BurstChannel {
         let (pre_was, act_was) = (self.pre_at[bank], self.act_at[bank]);
         (self.pre_at[bank], self.act_at[bank]) = (now + t.ras, now + t.rc);
         self.schedule(now + t.rcd, bank, COLUMN_SHIFT);
-        if self.splits_rcd {
+        if !PLAIN && self.splits_rcd {
             self.write_ok &= !bit;
             self.schedule(now + t.rcd_w, bank, WRITE_SHIFT);
         }
@@ -597,7 +626,10 @@ impl BurstChannel {
         self.act1_next = (self.act1_next + 1) % 4;
         self.act1_count += 1;
         self.act_any_at = self.act_any_at.max(now + t.rrd);
-        self.refresh_at = self.refresh_at.max(now + t.rc);
+        if !PLAIN {
+            // Otherwise nRAS and nRPpb say the same.
+            self.refresh_at = self.refresh_at.max(now + t.rc);
+        }
         if self.act1_count >= 4 {
             self.act_any_at = self.act_any_at.max(self.act1_times[self.act1_next] + t.faw);
         }
@@ -606,7 +638,7 @@ impl BurstChannel {
 
     /// RD or WR, or the CAS that must precede it while WCK is not running.
     #[inline]
-    fn start_column(&mut self, queue: Queue, index: usize, done: &mut Vec<Done>) {
+    fn start_column<const PLAIN: bool>(&mut self, queue: Queue, index: usize, done: &mut Vec<Done>) {
         let sync = self.now >= self.wck_expiry;
         if sync && self.opening != 0 && self.now + 1 >= self.opened_at + self.t.aad {
             // The ACT2 would fall between the CAS and its column command.
@@ -623,13 +655,19 @@ impl BurstChannel {
             self.pending_column = Some((queue, index as u8));
             self.commands.syncs += 1;
         } else {
-            self.issue_column(queue, index, true, done);
+            self.issue_column::<PLAIN>(queue, index, true, done);
         }
     }
 
     /// `closable`: the row may be closed with the command; after a CAS it may not.
     #[inline]
-    fn issue_column(&mut self, queue: Queue, index: usize, closable: bool, done: &mut Vec<Done>) {
+    fn issue_column<const PLAIN: bool>(
+        &mut self,
+        queue: Queue,
+        index: usize,
+        closable: bool,
+        done: &mut Vec<Done>,
+    ) {
         let slot = if queue == Queue::Active {
             self.active &= !(1 << index);
             self.active_slots[index]
@@ -653,18 +691,18 @@ impl BurstChannel {
             self.read_at[g] = self.read_at[g].max(read);
             self.write_at[g] = self.write_at[g].max(turn);
         }
-        if self.wck_expiry != u64::MAX {
+        if PLAIN || self.wck_expiry != u64::MAX {
             self.wck_expiry = now + latency + t.bl_min + t.wck_postamble;
         }
         let at = if write { now } else { now + t.read_latency() };
         let bank = usize::from(place.bank);
-        if t.interleave > 0 {
+        if !PLAIN && t.interleave > 0 {
             self.open_mesh(group, write);
         }
-        if self.special {
+        if !PLAIN && self.special {
             self.note_column(write);
         }
-        if self.closes && self.closes_with(bank, closable) {
+        if !PLAIN && self.closes && self.closes_with(bank, closable) {
             self.close_with_column(bank, to_pre);
         } else if now + to_pre > self.pre_at[bank] {
             let was = std::mem::replace(&mut self.pre_at[bank], now + to_pre);

@@ -50,18 +50,23 @@ impl BurstChannel {
         }
     }
 
+    fn queue_upkeep(&mut self, work: Upkeep) {
+        self.maintenance.push_back(work);
+        self.upkeep += 1;
+    }
+
     fn enqueue_refresh(&mut self) {
         if self.c.refresh == Refresh::PerBank {
-            self.maintenance.push_back(Upkeep::RefreshBank(self.refresh_bank as u8));
+            self.queue_upkeep(Upkeep::RefreshBank(self.refresh_bank as u8));
             self.refresh_bank = (self.refresh_bank + 1) % BANKS;
         } else {
-            self.maintenance.push_back(Upkeep::RefreshAll);
+            self.queue_upkeep(Upkeep::RefreshAll);
         }
     }
 
     /// Before the command of a CK, if anything special is configured; false if the CK is spent.
     pub(super) fn attend(&mut self) -> bool {
-        if self.owed > 0 && self.is_empty() && self.maintenance.is_empty() {
+        if self.owed > 0 && self.is_empty() && self.upkeep == 0 {
             self.owed -= 1;
             self.enqueue_refresh();
         }
@@ -72,7 +77,7 @@ impl BurstChannel {
         if due != 0 && self.now >= self.pre_any_at {
             self.closing |= due;
             while due != 0 {
-                self.maintenance.push_back(Upkeep::Close(due.trailing_zeros() as u8));
+                self.queue_upkeep(Upkeep::Close(due.trailing_zeros() as u8));
                 due &= due - 1;
             }
         }
@@ -87,7 +92,7 @@ impl BurstChannel {
     }
 
     fn stay_awake(&mut self) -> bool {
-        let idle = self.is_empty() && self.maintenance.is_empty();
+        let idle = self.is_empty() && self.upkeep == 0;
         let (now, t) = (self.now, self.t);
         let quiet = now - self.last_active;
         match self.power {
@@ -164,7 +169,8 @@ impl BurstChannel {
     }
 
     /// The head of the maintenance queue; false if its command may not issue now.
-    pub(super) fn maintain(&mut self, work: Upkeep) -> bool {
+    pub(super) fn maintain(&mut self) -> bool {
+        let work = *self.maintenance.front().expect("there is upkeep");
         let (now, t) = (self.now, self.t);
         match work {
             Upkeep::RefreshAll => {
@@ -202,6 +208,7 @@ impl BurstChannel {
             }
         }
         self.maintenance.pop_front();
+        self.upkeep -= 1;
         true
     }
 
@@ -217,7 +224,7 @@ impl BurstChannel {
         let free = self.pre_ok & !self.active;
         let legal = free >> bank & 1 == 1 && self.now >= self.pre_any_at;
         if legal {
-            self.close_bank(bank);
+            self.close_bank::<false>(bank);
         }
         legal
     }
@@ -231,7 +238,7 @@ impl BurstChannel {
         while rest != 0 {
             let bank = rest.trailing_zeros() as usize;
             rest &= rest - 1;
-            self.close(bank, self.t.rp_pb);
+            self.close::<false>(bank, self.t.rp_pb);
         }
         let (now, t) = (self.now, self.t);
         self.act_any_at = self.act_any_at.max(now + t.rp_ab);
@@ -268,7 +275,7 @@ impl BurstChannel {
     /// RDA or WRA: the row is closed from now on and may be opened `to_pre` and a precharge later.
     pub(super) fn close_with_column(&mut self, bank: usize, to_pre: u64) {
         let recovery = to_pre + self.t.rp_pb;
-        self.close(bank, recovery);
+        self.close::<false>(bank, recovery);
         self.refresh_at = self.refresh_at.max(self.now + recovery);
         self.commands.auto_precharges += 1;
     }
@@ -285,7 +292,7 @@ impl BurstChannel {
             rest &= rest - 1;
             if self.eager[bank] >= 2 {
                 self.closed_early[bank] = Some(self.rows[bank]);
-                self.close_bank(bank);
+                self.close_bank::<false>(bank);
                 return true;
             }
         }
