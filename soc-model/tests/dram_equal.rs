@@ -74,7 +74,7 @@ fn by_tick(mut e: TickChannel, traffic: &[(u64, Request)]) -> (Vec<Done>, Comman
         e.tick(&mut done);
         limit(e.now());
     }
-    (done, *e.commands(), e.states())
+    (done, *e.commands(), e.states(e.now()))
 }
 
 fn by_burst(mut e: BurstChannel, traffic: &[(u64, Request)], end: u64) -> (Vec<Done>, Commands, States, u64) {

@@ -462,12 +462,12 @@ impl BurstChannel {
             rest &= rest - 1;
             let s = &self.active_slots[bank];
             let aged = !PLAIN && self.now - s.accepted >= self.c.age_limit;
-            let key = (if aged { 0 } else { 4 - s.request.class.min(3) }, s.sequence, bank);
+            let key = (if aged { 0 } else { 4 - s.request.class.min(3) }, s.accepted, s.sequence, bank);
             if best.is_none_or(|b| key < b) {
                 best = Some(key);
             }
         }
-        best.map(|(_, _, bank)| bank)
+        best.map(|(_, _, _, bank)| bank)
     }
 
     #[inline]
@@ -599,7 +599,8 @@ impl BurstChannel {
         let bit = 1u16 << bank;
         self.active |= bit;
         self.active_writes = self.active_writes & !bit | u16::from(slot.request.write) << bank;
-        self.active_slots[bank] = slot;
+        // Of those accepted in one CK the first activated goes first.
+        self.active_slots[bank] = Slot { sequence: self.commands.activates, ..slot };
         if self.open == 0 {
             self.states.precharged += now - self.state_since;
             self.state_since = now;

@@ -75,6 +75,8 @@ impl DramConfig {
         for (key, value, expected) in self.controller.problems() {
             check(false, key, value, expected);
         }
+        let bytes = self.standard.burst_bytes;
+        check(bytes == BURST_BYTES, "burst bytes", bytes, "32: a whole memory is modelled with BL16 only");
         if errors.is_empty()
             && let Err(e) = self.channel_map()
         {

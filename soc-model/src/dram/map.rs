@@ -119,6 +119,9 @@ pub enum MapError {
         /// Bits required.
         expected: u32,
     },
+    /// BL32 needs its two halves in one row.
+    #[error("address bit 5 must be the column's lowest bit: a burst of 64 bytes lies in one row")]
+    SplitBurst,
     /// The XOR terms make two addresses share a place.
     #[error("the XOR terms are not reversible: bit {bit} of {field} depends on the bits before it")]
     NotBijective {

@@ -5,7 +5,7 @@
 //!                                                    burst.rs (event-skipping engine, equal to tick)
 //!             or ExactMemory (exact.rs) ───────────► every burst in burst.rs, no sampling
 //!  replayed streams ──► replay.rs ─────────────────► tick.rs (plain every-CK oracle)
-//!  address ──► map.rs ──► bank, row, column          timings: standard.rs, presets/dram/*.toml
+//!  address ──► map.rs ──► bank, row, column          timings: standard.rs, constraints.rs, presets/dram/*.toml
 //! ```
 //!
 //! Models: bank groups, two-step activation, WCK sync, two schedulers, three row policies, write drain, all-bank and
@@ -28,13 +28,14 @@ pub mod standard;
 pub mod streams;
 pub mod system;
 pub mod tick;
+pub mod timings;
 
 pub use burst::BurstChannel;
 pub use config::{DramConfig, DramConfigError, MemoryStats};
 pub use controller::{Controller, Refresh, RowPolicy, Scheduler, Wck};
 pub use exact::ExactMemory;
 pub use map::AddressMap;
-pub use standard::{Standard, Timings};
+pub use standard::{BankMode, Mode, Standard, Timings};
 pub use system::{FlowId, MemorySystem, Qos};
 pub use tick::TickChannel;
 
@@ -97,6 +98,12 @@ macro_rules! counters {
         pub struct $name { $( #[doc = $text] pub $field: u64, )* }
 
         impl $name {
+            /// Name and value of every counter.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![ $( (stringify!($field), self.$field), )* ]
+            }
+
             /// Adds `times` times what `after` has more than `before`.
             pub fn add_scaled(&mut self, after: &Self, before: &Self, times: u64) {
                 $( self.$field += (after.$field - before.$field) * times; )*

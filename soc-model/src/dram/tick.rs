@@ -136,10 +136,21 @@ impl TickChannel {
         &self.commands
     }
 
-    /// CKs spent in each state so far.
+    /// CKs spent in each state, up to `ck`, which is not before the present.
     #[must_use]
-    pub fn states(&self) -> States {
-        self.states
+    pub fn states(&self, ck: u64) -> States {
+        let mut s = self.states;
+        self.count_state(&mut s, ck.saturating_sub(self.now));
+        s
+    }
+
+    fn count_state(&self, s: &mut States, ck: u64) {
+        match self.power {
+            Power::Down => s.power_down += ck,
+            Power::SelfRefresh => s.self_refresh += ck,
+            Power::Awake if self.open.iter().any(Option::is_some) => s.active += ck,
+            Power::Awake => s.precharged += ck,
+        }
     }
 
     /// No request waits or is being served.
@@ -190,12 +201,9 @@ impl TickChannel {
             self.inject_closings();
             self.step(done);
         }
-        match self.power {
-            Power::Down => self.states.power_down += 1,
-            Power::SelfRefresh => self.states.self_refresh += 1,
-            Power::Awake if self.open.iter().any(Option::is_some) => self.states.active += 1,
-            Power::Awake => self.states.precharged += 1,
-        }
+        let mut states = self.states;
+        self.count_state(&mut states, 1);
+        self.states = states;
         self.now += 1;
     }
 
@@ -226,7 +234,7 @@ impl TickChannel {
     fn enqueue_refresh(&mut self) {
         if self.c.refresh == Refresh::PerBank {
             self.maintenance.push_back(Upkeep::RefreshBank(self.refresh_bank));
-            self.refresh_bank = (self.refresh_bank + 1) % BANKS;
+            self.refresh_bank = (self.refresh_bank + 1) % usize::try_from(self.t.banks).expect("few banks");
         } else {
             self.maintenance.push_back(Upkeep::RefreshAll);
         }
@@ -366,10 +374,12 @@ impl TickChannel {
             .filter_map(|e| {
                 let next = self.next_command(e, queue).filter(|&n| self.ready(e, n))?;
                 let aged = self.now - e.accepted >= self.c.age_limit;
-                Some((if aged { 0 } else { 4 - e.request.class.min(3) }, e.sequence, next))
+                Some((if aged { 0 } else { 4 - e.request.class.min(3) }, e, next))
             })
-            .min_by_key(|&(rank, sequence, _)| (rank, sequence))
-            .map(|(_, sequence, next)| (sequence, next))
+            // Of those accepted in one CK the first in the queue: the buffers are in order of arrival, the active
+            // requests in order of activation.
+            .min_by_key(|&(rank, e, _)| (rank, e.accepted))
+            .map(|(_, e, next)| (e.sequence, next))
     }
 
     fn next_command(&self, e: &Entry, queue: Queue) -> Option<Next> {

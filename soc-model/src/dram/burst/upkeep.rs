@@ -58,7 +58,7 @@ impl BurstChannel {
     fn enqueue_refresh(&mut self) {
         if self.c.refresh == Refresh::PerBank {
             self.queue_upkeep(Upkeep::RefreshBank(self.refresh_bank as u8));
-            self.refresh_bank = (self.refresh_bank + 1) % BANKS;
+            self.refresh_bank = (self.refresh_bank + 1) % self.t.banks as usize;
         } else {
             self.queue_upkeep(Upkeep::RefreshAll);
         }
