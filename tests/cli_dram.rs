@@ -145,8 +145,8 @@ fn wrong_files_name_their_line() {
     let typo = file("typo-standard.toml", text.as_bytes());
     let stream = ["--standard", &typo, "--stream", "seq_read", "--count", "9"];
     insta::assert_snapshot!(refused(&stream), @r"
-    error: --standard: typo-standard.toml: line 13: unknown key `nRSA`; the nearest is `nRAS`
-    error: --standard: typo-standard.toml: timing row `nRAS` is missing
+    error: --standard: typo-standard.toml: line 14: unknown key `nRSA`; the nearest is `nRAS`
+    error: --standard: typo-standard.toml: line 7: timing row `nRAS` is missing
     ");
 }
 
@@ -175,7 +175,7 @@ fn text_has_the_same_figures() {
     bandwidth       12.073 GB/s, 94.32 % of the pins' peak
     read latency    mean 107.92 ns, p50 103.75 ns, p99 361.25 ns
     rows            1964 hits, 24 misses, 12 conflicts
-    energy          2.457287e-6 J
+    energy          2.455892e-6 J, 4.80 pJ/bit read
     ");
 }
 

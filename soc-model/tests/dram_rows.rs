@@ -56,8 +56,8 @@ fn scenarios() -> Vec<Vec<Step>> {
             .map(|i| read(29 * u64::from(i), i.to_le_bytes()[0] % 16, u32::from(i / 48), i % 48))
             .collect(),
         // Many rows without a pause, so that refreshes are put off and caught up.
-        (0..1500u16)
-            .map(|i| read(4 * u64::from(i), (i / 3).to_le_bytes()[0] % 16, u32::from(i / 96), i % 48))
+        (0..3000u16)
+            .map(|i| read(2 * u64::from(i), (i / 3).to_le_bytes()[0] % 16, u32::from(i / 96), i % 48))
             .collect(),
         // Ever longer pauses: into power-down and self-refresh, and out again at once.
         (0..150u16).map(|i| read(u64::from(i) * (20 + u64::from(i) / 2), 0, 1, i % 48)).collect(),
@@ -139,7 +139,8 @@ fn every_row_decides_something() {
         }
         assert_eq!(t.rows().len(), ROWS.len());
     }
-    assert_eq!(idle, [], "rows that never matter");
+    // LPDDR6's long precharge, on the way into power-down, outlasts the shortest stay in it.
+    assert_eq!(idle, [("lpddr6-10667", "nCSPD")], "rows that never matter");
 }
 
 /// Timings of every standard in every mode it has.
