@@ -229,8 +229,8 @@ fn postponed_refreshes_are_caught_up_before_the_ninth() {
     let (mut done, mut i) = (Vec::new(), 0u32);
     let mut seen = Vec::new();
     while e.now() < 30 * t.refi {
-        let busy = e.now() < 20 * t.refi;
-        while busy {
+        // Busy at first, then idle.
+        while e.now() < 20 * t.refi {
             let place = Place { bank: i.to_le_bytes()[0] % 16, row: i / 1024, column: 0 };
             if !e.offer(Request { place, ..Request::default() }, &mut done) {
                 break;
