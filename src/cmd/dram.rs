@@ -44,7 +44,7 @@ enum What {
                             --count 100000 --refresh per-bank --row-policy closed:4\n\nA trace has a line a transaction of 64 bytes: `R 0xADDR` or `W 0xADDR`, \
                             optionally the CK at which it is due; `#` starts a comment."
     )]
-    Replay(Replay),
+    Replay(Box<Replay>),
 }
 
 #[derive(clap::Args, Debug)]

@@ -213,6 +213,10 @@ impl BurstChannel {
     /// Other constraints from the next CK on; those already running keep their ends.
     pub fn retime(&mut self, t: Timings) {
         self.t = t;
+        if !self.splits_rcd {
+            // Not kept until now: rows under way take writes as soon as reads.
+            self.write_ok = u16::MAX;
+        }
         self.splits_rcd = t.rcd != t.rcd_w;
         self.plain = Self::is_plain(&t, &self.c);
         self.next_event = self.now;
@@ -312,7 +316,7 @@ impl BurstChannel {
     /// One CK; `PLAIN` engines have none of the options that cost time in every CK.
     #[inline]
     fn simulate<const PLAIN: bool>(&mut self, done: &mut Vec<Done>) {
-        self.turn_calendar();
+        self.turn_calendar::<PLAIN>();
         if self.now == self.next_refresh {
             self.refresh_falls_due();
         }
@@ -337,14 +341,16 @@ impl BurstChannel {
     }
 
     #[inline]
-    fn turn_calendar(&mut self) {
+    fn turn_calendar<const PLAIN: bool>(&mut self) {
         let slot = self.now as usize % CALENDAR;
         let due = std::mem::take(&mut self.calendar[slot]);
         self.calendar_used[slot / 64] &= !(1 << (slot % 64));
         self.column_ok |= (due >> COLUMN_SHIFT) as u16;
         self.pre_ok |= (due >> PRE_SHIFT) as u16;
         self.act_ok |= (due >> ACT_SHIFT) as u16;
-        self.write_ok |= (due >> WRITE_SHIFT) as u16;
+        if !PLAIN {
+            self.write_ok |= (due >> WRITE_SHIFT) as u16;
+        }
     }
 
     /// Earliest CK after `now` at which a timing constraint ends or a refresh falls due.
@@ -589,7 +595,8 @@ impl BurstChannel {
 
     #[inline]
     fn activate<const PLAIN: bool>(&mut self, queue: Queue, position: usize) {
-        let (now, t) = (self.now, self.t);
+        let Timings { ras, rc, rcd, rcd_w, rrd, faw, .. } = self.t;
+        let now = self.now;
         let ring = self.ring(queue);
         let fresh = ring.counted >> position & 1 == 0;
         let slot = ring.remove(position);
@@ -615,24 +622,24 @@ impl BurstChannel {
         (self.column_ok, self.pre_ok, self.act_ok) =
             (self.column_ok & !bit, self.pre_ok & !bit, self.act_ok & !bit);
         let (pre_was, act_was) = (self.pre_at[bank], self.act_at[bank]);
-        (self.pre_at[bank], self.act_at[bank]) = (now + t.ras, now + t.rc);
-        self.schedule(now + t.rcd, bank, COLUMN_SHIFT);
+        (self.pre_at[bank], self.act_at[bank]) = (now + ras, now + rc);
+        self.schedule(now + rcd, bank, COLUMN_SHIFT);
         if !PLAIN && self.splits_rcd {
             self.write_ok &= !bit;
-            self.schedule(now + t.rcd_w, bank, WRITE_SHIFT);
+            self.schedule(now + rcd_w, bank, WRITE_SHIFT);
         }
-        self.defer(pre_was, now + t.ras, bank, PRE_SHIFT);
-        self.defer(act_was, now + t.rc, bank, ACT_SHIFT);
+        self.defer(pre_was, now + ras, bank, PRE_SHIFT);
+        self.defer(act_was, now + rc, bank, ACT_SHIFT);
         self.act1_times[self.act1_next] = now;
         self.act1_next = (self.act1_next + 1) % 4;
         self.act1_count += 1;
-        self.act_any_at = self.act_any_at.max(now + t.rrd);
+        self.act_any_at = self.act_any_at.max(now + rrd);
         if !PLAIN {
             // Otherwise nRAS and nRPpb say the same.
-            self.refresh_at = self.refresh_at.max(now + t.rc);
+            self.refresh_at = self.refresh_at.max(now + rc);
         }
         if self.act1_count >= 4 {
-            self.act_any_at = self.act_any_at.max(self.act1_times[self.act1_next] + t.faw);
+            self.act_any_at = self.act_any_at.max(self.act1_times[self.act1_next] + faw);
         }
         (self.opening, self.opened_at) = (bit, now);
     }
