@@ -145,8 +145,8 @@ fn wrong_files_name_their_line() {
     let typo = file("typo-standard.toml", text.as_bytes());
     let stream = ["--standard", &typo, "--stream", "seq_read", "--count", "9"];
     insta::assert_snapshot!(refused(&stream), @r"
-    error: --standard: typo-standard.toml: line 13: unknown key `nRSA`; the nearest is `nRAS`
-    error: --standard: typo-standard.toml: timing row `nRAS` is missing
+    error: --standard: typo-standard.toml: line 14: unknown key `nRSA`; the nearest is `nRAS`
+    error: --standard: typo-standard.toml: line 7: timing row `nRAS` is missing
     ");
 }
 
@@ -175,6 +175,95 @@ fn text_has_the_same_figures() {
     bandwidth       12.073 GB/s, 94.32 % of the pins' peak
     read latency    mean 107.92 ns, p50 103.75 ns, p99 361.25 ns
     rows            1964 hits, 24 misses, 12 conflicts
-    energy          2.457287e-6 J
+    energy          2.455892e-6 J, 4.80 pJ/bit read
     ");
+}
+
+#[test]
+fn the_knobs_reach_the_controller() {
+    let run = |options: &str| {
+        let r = replay(&format!("--standard lpddr5-6400 --stream mix21 --count 20000 {options}"));
+        number(&r["utilisation"])
+    };
+    let base = run("");
+    assert!(run("--refresh none") > base && run("--read-buffer 64 --write-buffer 64") > base);
+    assert!(run("--watermarks 0.5,0.9") < base && run("--row-policy closed:4") < base);
+    assert!(run("--link-ecc") < base && run("--temperature 95") < base && run("--density 32") < base);
+    assert!(
+        (run("--watermarks 0.2,0.8 --wck need-sync --scheduler oldest-ready --row-policy open") - base).abs()
+            < 1e-12
+    );
+    let of = |options: &str| replay(&format!("--standard lpddr5-6400 {options}"));
+    let banks = of("--stream rand50 --count 5000 --refresh per-bank");
+    assert!(banks["commands"]["bank_refreshes"].as_u64() > Some(0), "{banks}");
+    assert_eq!(banks["commands"]["refreshes"], 0);
+    let sleepy =
+        of("--stream rand_read --count 2000 --load 0.001 --power-down-after 100 --self-refresh-after 1000");
+    assert!(
+        number(&sleepy["state_ns"]["self_refresh"]) > 0.0 && number(&sleepy["state_ns"]["power_down"]) > 0.0
+    );
+    let awake = of("--stream rand_read --count 2000 --load 0.001");
+    assert!(number(&sleepy["energy_j"]) < number(&awake["energy_j"]));
+}
+
+#[test]
+fn device_modes_are_a_choice_of_the_user() {
+    let of =
+        |options: &str| replay(&format!("--standard lpddr5-6400 --stream seq_read --count 20000 {options}"));
+    for mode in ["", "--burst-length 32", "--burst-length 32 --bank-mode 8-bank"] {
+        let r = of(mode);
+        assert!(number(&r["utilisation"]) > 0.9, "{mode}: {r}");
+        assert_eq!(r["commands"]["reads"], if mode.is_empty() { 40_000 } else { 20_000 }, "{mode}");
+    }
+    let slow = of("--bank-mode 16-bank --frequency-scale 500");
+    assert!(number(&slow["bandwidth_gb_per_s"]) < 6.4 && number(&slow["utilisation"]) > 0.9, "{slow}");
+    let base = ["--standard", "lpddr5-6400", "--stream", "seq_read", "--count", "9"];
+    let wrong = |options: &[&str]| refused(&[&base[..], options].concat());
+    insta::assert_snapshot!(wrong(&["--bank-mode", "16-bank"]));
+    insta::assert_snapshot!(wrong(&["--bank-mode", "8-bank"]));
+    insta::assert_snapshot!(wrong(&["--burst-length", "32", "--map", "map-32"]));
+    insta::assert_snapshot!(wrong(&[
+        "--row-policy",
+        "close",
+        "--refresh",
+        "bank",
+        "--watermarks",
+        "0.9,0.1",
+        "--density",
+        "12"
+    ]));
+    insta::assert_snapshot!(wrong(&["--read-buffer", "65", "--postpone-refresh", "9"]));
+    let lpddr6 = ["--standard", "lpddr6-10667", "--stream", "seq_read", "--count", "9", "--link-ecc"];
+    insta::assert_snapshot!(refused(&lpddr6));
+}
+
+#[test]
+fn writes_alone_have_no_read_latency_and_all_figures_are_numbers() {
+    let trace = file("writes.trace", b"W 0x0 0\nW 0x40 100\nW 0x80 5000\n");
+    for input in ["--stream write_only --count 3000", &format!("--trace {trace}")] {
+        let r = replay(&format!("--standard lpddr5x-10667 {input}"));
+        assert!(r.get("read_latency_ns").is_none() && r.get("read_pj_per_bit").is_none(), "{r}");
+        for key in ["bandwidth_gb_per_s", "utilisation", "energy_j", "write_pj_per_bit"] {
+            assert!(number(&r[key]) > 0.0, "{key}: {r}");
+        }
+        assert_eq!(r["commands"]["reads"], 0);
+    }
+}
+
+#[test]
+fn contradictions_of_a_timing_file_name_file_line_and_row() {
+    let text = presil(&["show", "standard", "lpddr5-6400"]).out;
+    let with = |name: &str, from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        let path = file(name, text.replace(from, to).as_bytes());
+        refused(&["--standard", &path, "--stream", "seq_read", "--count", "9"])
+    };
+    insta::assert_snapshot!(with("ras.toml", "nRAS = { ck = 34", "nRAS = { ck = 50"));
+    insta::assert_snapshot!(with("refi.toml", "nREFI = { ck = 3125", "nREFI = { ck = 0"));
+    insta::assert_snapshot!(with("row.toml", "nFAW = ", "# nFAW = "));
+    insta::assert_snapshot!(with(
+        "key.toml",
+        "[variant.link-ecc]",
+        "[controller]\nrow-policy = \"closd\"\nread-buffer = 99\n\n[variant.link-ecc]"
+    ));
 }

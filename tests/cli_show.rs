@@ -29,6 +29,9 @@ fn lists_hold_what_is_built_in() {
     lpddr5-6400
     lpddr5x-8533
     lpddr5x-9600
+    lpddr5t-9600
+    lpddr5x-10667
+    lpddr6-10667
     ");
     assert_eq!(
         json(&["list", "quants", "--json"]),

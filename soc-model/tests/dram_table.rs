@@ -76,7 +76,7 @@ fn cell(oracle: bool, p: &Placement, streams: u64, grant: u64) -> u64 {
     loop {
         while sent < BURSTS {
             let write = p.third_writes && turn % 3 == 2;
-            let request = Request { place: map.place(next[turn]), write, urgent: false, tag: 0 };
+            let request = Request { place: map.place(next[turn]), write, class: 0, tag: 0 };
             let taken = match &mut engine {
                 Engine::Oracle(e) => e.offer(request, &mut done),
                 Engine::Fast(e) => e.offer(request, &mut done),
@@ -215,10 +215,7 @@ fn commands_of_a_cell_add_up() {
     let mut sent = 0;
     while sent < 64 || !e.is_empty() {
         while sent < 64
-            && e.offer(
-                Request { place: map.place(sent * 32), write: false, urgent: false, tag: 0 },
-                &mut done,
-            )
+            && e.offer(Request { place: map.place(sent * 32), write: false, class: 0, tag: 0 }, &mut done)
         {
             sent += 1;
         }

@@ -1,5 +1,7 @@
 //! `presil dram`: one memory channel alone, fed a stream or a trace.
 
+mod knobs;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,7 @@ use soc_model::dram::standard::STANDARDS;
 use soc_model::dram::streams::{Load, StreamKind};
 use soc_model::dram::{AddressMap, Controller, Standard};
 
+use self::knobs::{ControllerOptions, DeviceOptions};
 use super::{read_text, write_json};
 use crate::error::CliError;
 
@@ -37,10 +40,11 @@ enum What {
     /// Bandwidth, latency, row hits and energy of a stream or a trace on one channel
     #[command(
         after_help = "Example: presil dram replay --standard lpddr5x-9600 --stream seq_read --count 1000000 \
-                            --path sampled\n\nA trace has a line a transaction of 64 bytes: `R 0xADDR` or `W 0xADDR`, \
+                            --path sampled\n         presil dram replay --standard lpddr5-6400 --stream rand50 \
+                            --count 100000 --refresh per-bank --row-policy closed:4\n\nA trace has a line a transaction of 64 bytes: `R 0xADDR` or `W 0xADDR`, \
                             optionally the CK at which it is due; `#` starts a comment."
     )]
-    Replay(Replay),
+    Replay(Box<Replay>),
 }
 
 #[derive(clap::Args, Debug)]
@@ -48,7 +52,9 @@ struct Replay {
     /// Standard and speed bin, as `presil list standards` names them, or a TOML file
     #[arg(long, value_name = "NAME|FILE")]
     standard: String,
-    /// Synthetic stream: seq_read, rand_read, mix21 (two reads, one write) or strided (one bank, ever new rows)
+    /// Synthetic stream: seq_read, rand_read, mix21 (two reads, one write), strided (one bank, ever new rows),
+    /// write_only (sequential), rand_write, rand50 (random, half of them writes), interleave4 (four sequential reads in
+    /// turn, same bank) or copy (a sequential read, then a sequential write)
     #[arg(long, required_unless_present = "trace", requires = "count", value_name = "NAME")]
     stream: Option<String>,
     /// Transactions of the stream, 64 bytes each
@@ -67,6 +73,10 @@ struct Replay {
     /// Engine: burst (skips to the next event), tick (walks every CK) or sampled (part of a saturating stream)
     #[arg(long, default_value = "burst", value_name = "PATH")]
     path: String,
+    #[command(flatten)]
+    device: DeviceOptions,
+    #[command(flatten)]
+    controller: ControllerOptions,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -151,18 +161,24 @@ impl Replay {
         let map = AddressMap::named_or_parsed(&self.map).map_err(|e| keep("map", e.to_string())).ok();
         let kind = self.stream.as_deref().map(str::parse::<StreamKind>).transpose();
         let kind = kind.map_err(|e| keep("stream", e.to_string())).ok();
+        let standard = standard.and_then(|s| self.device.apply(&s, &mut problems));
+        let base = standard.as_ref().map_or(Controller::DEFAULT, |s| s.controller);
+        let controller = self.controller.apply(base, &mut problems);
         let (Some(standard), Some(load), Some(path), Some(map), Some(kind)) =
             (standard, load, path, map, kind)
         else {
             return Err(CliError::Input(problems));
         };
+        if !problems.is_empty() {
+            return Err(CliError::Input(problems));
+        }
         let input = match (kind, self.count, &self.trace) {
             (Some(kind), Some(count), None) => Input::Stream { kind, count, load },
             (_, _, Some(file)) => self.trace_input(file, &standard, load)?,
             _ => return Err(CliError::input("--stream NAME --count N or --trace FILE is needed")),
         };
-        check_arrivals(path, &input)?;
-        Ok(ReplayOptions { standard, controller: Controller::DEFAULT, map, path, input })
+        check_arrivals(path, &input, standard.line_ck())?;
+        Ok(ReplayOptions { standard, controller, map, path, input })
     }
 
     fn trace_input(&self, file: &Path, standard: &Standard, load: Load) -> Result<Input, CliError> {
@@ -190,9 +206,9 @@ impl Replay {
 }
 
 /// Refuses to walk to arrivals that are days away.
-fn check_arrivals(path: Engine, input: &Input) -> Result<(), CliError> {
+fn check_arrivals(path: Engine, input: &Input, line_ck: u64) -> Result<(), CliError> {
     let last = match input {
-        Input::Stream { count, load, .. } => load.due(count.saturating_sub(1)),
+        Input::Stream { count, load, .. } => load.due(count.saturating_sub(1), line_ck),
         Input::Trace { transactions, .. } => transactions.iter().map(|t| t.due).max().unwrap_or(0),
     };
     if path == Engine::Tick && last > MOST_TICKS {
@@ -222,6 +238,13 @@ fn print(out: &mut dyn Write, o: &ReplayOptions, r: &ReplayResult) -> Result<(),
         "rows            {} hits, {} misses, {} conflicts",
         r.row_hits, r.row_misses, r.row_conflicts
     )?;
-    writeln!(out, "energy          {:.6e} J", r.energy_j)?;
+    let per_bit = |word, pj: Option<f64>| pj.map_or(String::new(), |p| format!(", {p:.2} pJ/bit {word}"));
+    writeln!(
+        out,
+        "energy          {:.6e} J{}{}",
+        r.energy_j,
+        per_bit("read", r.read_pj_per_bit),
+        per_bit("written", r.write_pj_per_bit)
+    )?;
     Ok(())
 }

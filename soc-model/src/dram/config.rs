@@ -72,13 +72,11 @@ impl DramConfig {
         check(multiple(self.grant_bytes), "grant-bytes", self.grant_bytes, rule);
         let permille = u64::from(self.frequency_permille);
         check((100..=1500).contains(&permille), "frequency-scale", permille, "100 to 1500 thousandths");
-        let buffers =
-            [("read-buffer", self.controller.read_buffer), ("write-buffer", self.controller.write_buffer)];
-        for (key, slots) in buffers {
-            check((1..=32).contains(&slots), key, u64::from(slots), "1 to 32");
+        for (key, value, expected) in self.controller.problems() {
+            check(false, key, value, expected);
         }
-        let low = u64::from(self.controller.drain_until_below);
-        check(low >= 1, "drain-until-below", low, "at least 1, or writing never ends");
+        let bytes = self.standard.burst_bytes;
+        check(bytes == BURST_BYTES, "burst bytes", bytes, "32: a whole memory is modelled with BL16 only");
         if errors.is_empty()
             && let Err(e) = self.channel_map()
         {

@@ -6,7 +6,7 @@
 //! turned into energies per event in the manner of Micron TN-41-01 and scaled to typical parts by the factors
 //! published with VAMPIRE (read 0.6, write and ACT 0.5, REF 0.83, standby 0.57).
 
-use super::{Commands, MemoryStats};
+use super::{Commands, MemoryStats, States};
 use sim_kernel::Time;
 
 /// How far a coefficient can be trusted.
@@ -42,12 +42,16 @@ pub enum DramAction {
     ActivatePrecharge,
     /// One REFab of one channel.
     RefreshAllBank,
+    /// One REFpb.
+    RefreshBank,
     /// A nanosecond of one channel's device in active standby.
     ActiveStandbyNs,
     /// A nanosecond of one channel's device with all banks precharged.
     PrechargedStandbyNs,
     /// A nanosecond of one channel's device in power-down.
     PowerDownNs,
+    /// A nanosecond of one channel's device in self-refresh, its refreshes included.
+    SelfRefreshNs,
     /// The SoC's PHY and controller for one 32-byte burst.
     PhyBurst,
 }
@@ -57,14 +61,16 @@ const TYPICAL: &str =
 
 impl DramAction {
     /// All actions, in the order of the table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::ReadBurst,
         Self::WriteBurst,
         Self::ActivatePrecharge,
         Self::RefreshAllBank,
+        Self::RefreshBank,
         Self::ActiveStandbyNs,
         Self::PrechargedStandbyNs,
         Self::PowerDownNs,
+        Self::SelfRefreshNs,
         Self::PhyBurst,
     ];
 
@@ -81,10 +87,24 @@ impl DramAction {
             Self::ActivatePrecharge => ("activate_precharge", 560 * PJ, TYPICAL, AccuracyClass::B),
             // IDD5 over tRFCab: 51 nJ at maxima.
             Self::RefreshAllBank => ("refresh_all_bank", 42_000 * PJ, TYPICAL, AccuracyClass::B),
+            // No IDD5PB is public: a sixteenth of REFab.
+            Self::RefreshBank => (
+                "refresh_bank",
+                2_625 * PJ,
+                "estimate: a sixteenth of REFab, accuracy class C",
+                AccuracyClass::C,
+            ),
             // IDD3N, IDD2N, IDD2P: 47, 37 and 4 mW at maxima.
             Self::ActiveStandbyNs => ("active_standby_ns", 27 * PJ, TYPICAL, AccuracyClass::B),
             Self::PrechargedStandbyNs => ("precharged_standby_ns", 21 * PJ, TYPICAL, AccuracyClass::B),
             Self::PowerDownNs => ("power_down_ns", 23 * PJ / 10, TYPICAL, AccuracyClass::B),
+            // No IDD6 is public: power-down and the refreshes of 85 C at half their rate.
+            Self::SelfRefreshNs => (
+                "self_refresh_ns",
+                77 * PJ / 10,
+                "estimate: power-down plus REFab at half the rate of 85 C, accuracy class C",
+                AccuracyClass::C,
+            ),
             // 2 pJ/bit, the middle of 1.5 to 2.5: no measured LPDDR5X PHY is public.
             Self::PhyBurst => {
                 ("phy_controller_burst", 512 * PJ, "estimate: 2 pJ/bit, accuracy class C", AccuracyClass::C)
@@ -96,20 +116,30 @@ impl DramAction {
 
 /// All rows.
 #[must_use]
-pub fn coefficients() -> [EnergyCoefficient; 8] {
+pub fn coefficients() -> [EnergyCoefficient; 10] {
     DramAction::ALL.map(DramAction::coefficient)
 }
 
-/// Counts of one channel replayed alone for `elapsed`; it never idles long enough to power down.
+/// Counts of one channel replayed alone: its commands, and nanoseconds in each state. `halves`: 32-byte bursts a
+/// column command moves.
 #[must_use]
-pub fn command_counts(c: &Commands, elapsed: Time) -> [(DramAction, u64); 6] {
+pub fn command_counts(
+    c: &Commands,
+    halves: u64,
+    states: &States,
+    ns: impl Fn(u64) -> u64,
+) -> [(DramAction, u64); 10] {
     [
-        (DramAction::ReadBurst, c.reads),
-        (DramAction::WriteBurst, c.writes),
+        (DramAction::ReadBurst, c.reads * halves),
+        (DramAction::WriteBurst, c.writes * halves),
         (DramAction::ActivatePrecharge, c.activates),
         (DramAction::RefreshAllBank, c.refreshes),
-        (DramAction::ActiveStandbyNs, elapsed.as_ns()),
-        (DramAction::PhyBurst, c.reads + c.writes),
+        (DramAction::RefreshBank, c.bank_refreshes),
+        (DramAction::ActiveStandbyNs, ns(states.active)),
+        (DramAction::PrechargedStandbyNs, ns(states.precharged)),
+        (DramAction::PowerDownNs, ns(states.power_down)),
+        (DramAction::SelfRefreshNs, ns(states.self_refresh)),
+        (DramAction::PhyBurst, (c.reads + c.writes) * halves),
     ]
 }
 
@@ -142,10 +172,10 @@ mod tests {
     #[test]
     fn streaming_costs_four_to_six_picojoules_a_bit() {
         // 2.4 device + 2.0 PHY; a row of 64 bursts adds 560 pJ / 16384 bit; standby at 12 GB/s 27 mW / 96 Gb/s.
-        let second = Time::new(1_000_000_000_000_000);
         let bursts = 375_000_000;
         let c = Commands { reads: bursts, activates: bursts / 64, refreshes: 256_000, ..Commands::default() };
-        let per_bit = attojoules(&command_counts(&c, second)) / u128::from(bursts * 256);
+        let states = States { active: 1_000_000_000, ..States::default() };
+        let per_bit = attojoules(&command_counts(&c, 1, &states, |ns| ns)) / u128::from(bursts * 256);
         assert!((4_000_000..6_000_000).contains(&per_bit), "{per_bit} aJ/bit");
     }
 }

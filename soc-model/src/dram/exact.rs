@@ -20,6 +20,8 @@ use std::collections::{BinaryHeap, VecDeque};
 
 /// Tags from here on are CPU lines.
 const LINE_TAG: u32 = 1 << 31;
+/// Class of CPU lines and urgent flows.
+const URGENT: u8 = 1;
 
 #[derive(Clone, Copy, Debug)]
 struct Part {
@@ -134,7 +136,7 @@ impl Channel {
                 return line.ck;
             }
             let place = line.halves[line.sent];
-            let request = Request { place, write: line.write, urgent: true, tag: line.tag };
+            let request = Request { place, write: line.write, class: URGENT, tag: line.tag };
             if !self.engine.offer(request, &mut self.done) {
                 return u64::MAX;
             }
@@ -164,7 +166,10 @@ impl Channel {
                 continue;
             };
             let (place, write, urgent) = (pace.map.place(address), part.write, part.urgent);
-            if !self.engine.offer(Request { place, write, urgent, tag: part.flow }, &mut self.done) {
+            if !self
+                .engine
+                .offer(Request { place, write, class: u8::from(urgent), tag: part.flow }, &mut self.done)
+            {
                 part.refused = Some(address);
                 return u64::MAX;
             }

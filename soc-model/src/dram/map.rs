@@ -119,6 +119,9 @@ pub enum MapError {
         /// Bits required.
         expected: u32,
     },
+    /// BL32 needs its two halves in one row.
+    #[error("address bit 5 must be the column's lowest bit: a burst of 64 bytes lies in one row")]
+    SplitBurst,
     /// The XOR terms make two addresses share a place.
     #[error("the XOR terms are not reversible: bit {bit} of {field} depends on the bits before it")]
     NotBijective {
@@ -439,5 +442,76 @@ mod tests {
                 .contains("not reversible")
         );
         assert!(e("row:15 bank").contains("`bank` is neither"));
+    }
+
+    /// A random map of 18 bits in explicit notation, its pieces cut and shuffled, and some XOR terms.
+    fn random_map(r: &mut sim_kernel::Stream) -> (Vec<(&'static str, u32, u32)>, String) {
+        let mut pieces: Vec<(&str, u32)> = vec![("row", 1), ("row", 2)];
+        for (field, width) in [("bank", 2), ("group", 2), ("column", 6)] {
+            let cut = u32::try_from(r.below(u64::from(width))).unwrap();
+            pieces.extend([(field, cut), (field, width - cut)].into_iter().filter(|p| p.1 > 0));
+        }
+        for i in (1..pieces.len()).rev() {
+            pieces.swap(i, usize::try_from(r.below(i as u64 + 1)).unwrap());
+        }
+        let mut low = 5;
+        let mut spans = vec![("byte", 0, 5)];
+        for (field, width) in pieces {
+            spans.push((field, low, width));
+            low += width;
+        }
+        let xors = [
+            "",
+            " bank^row[1:0]",
+            " group^row[2:1] bank^row[1:0]",
+            " bank^group[1:0]",
+            " group^bank[1:0] bank^group[1:0]",
+        ];
+        (spans, xors[usize::try_from(r.below(5)).unwrap()].to_owned())
+    }
+
+    fn text(spans: &[(&str, u32, u32)]) -> String {
+        spans.iter().map(|(f, low, w)| format!("{f}={}:{low}", low + w - 1)).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn any_map_is_a_bijection_or_refused_with_its_bits() {
+        let (mut taken, mut refused) = (0, 0);
+        for seed in 0..300 {
+            let mut r = sim_kernel::Stream::new(seed, "test.map", "random");
+            let (spans, xors) = random_map(&mut r);
+            match AddressMap::parse(&format!("{}{xors}", text(&spans))) {
+                Ok(map) => {
+                    let mut seen = vec![false; 1 << 13];
+                    for address in (0..1u64 << 18).step_by(32) {
+                        let p = map.place(address);
+                        let index = (p.row as usize) << 10 | usize::from(p.bank) << 6 | usize::from(p.column);
+                        assert!(!std::mem::replace(&mut seen[index], true), "{spans:?}{xors}: twice {p:?}");
+                    }
+                    taken += 1;
+                }
+                Err(e) => {
+                    assert!(
+                        matches!(e, MapError::NotBijective { .. }) && !xors.is_empty(),
+                        "{spans:?}{xors}: {e}"
+                    );
+                    refused += 1;
+                }
+            }
+            // One piece moved: the bits it lands on have two owners, or those it left have none.
+            let mut moved = spans.clone();
+            let victim = usize::try_from(1 + r.below(spans.len() as u64 - 1)).unwrap();
+            let up = r.below(2) == 1;
+            moved[victim].1 = if up { moved[victim].1 + 1 } else { moved[victim].1 - 1 };
+            let e = AddressMap::parse(&text(&moved)).unwrap_err();
+            let bits = spans[victim].1.saturating_sub(1)..=spans[victim].1 + spans[victim].2;
+            match e {
+                MapError::Overlap { bit, .. } | MapError::Gap { bit } => {
+                    assert!(bits.contains(&bit), "{moved:?}: {e}")
+                }
+                other => panic!("{moved:?}: {other}"),
+            }
+        }
+        assert!(taken > 100 && refused > 20, "{taken} {refused}");
     }
 }

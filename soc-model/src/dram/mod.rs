@@ -5,15 +5,17 @@
 //!                                                    burst.rs (event-skipping engine, equal to tick)
 //!             or ExactMemory (exact.rs) ───────────► every burst in burst.rs, no sampling
 //!  replayed streams ──► replay.rs ─────────────────► tick.rs (plain every-CK oracle)
-//!  address ──► map.rs ──► bank, row, column          timings: standard.rs, presets/dram/*.toml
+//!  address ──► map.rs ──► bank, row, column          timings: standard.rs, constraints.rs, presets/dram/*.toml
 //! ```
 //!
-//! Models: bank groups, two-step activation, WCK sync, oldest-ready scheduling, write drain, all-bank refresh.
-//! Does not model: several ranks, per-bank refresh, power-down entry and exit times, link ECC, PHY latency.
+//! Models: bank groups, two-step activation, WCK sync, two schedulers, three row policies, write drain, all-bank and
+//! per-bank refresh with postponing, power-down, self-refresh. Does not model: several ranks, PHY latency.
 //! Source: JESD209-5 timing tables as quoted in the presets; controller rules of Ramulator 2.1's LPDDR5 model.
 
 pub mod burst;
 pub mod config;
+pub mod constraints;
+pub mod controller;
 pub mod energy;
 pub mod exact;
 pub mod interleave;
@@ -26,12 +28,14 @@ pub mod standard;
 pub mod streams;
 pub mod system;
 pub mod tick;
+pub mod timings;
 
 pub use burst::BurstChannel;
 pub use config::{DramConfig, DramConfigError, MemoryStats};
+pub use controller::{Controller, Refresh, RowPolicy, Scheduler, Wck};
 pub use exact::ExactMemory;
 pub use map::AddressMap;
-pub use standard::{Standard, Timings};
+pub use standard::{BankMode, Mode, Standard, Timings};
 pub use system::{FlowId, MemorySystem, Qos};
 pub use tick::TickChannel;
 
@@ -61,15 +65,15 @@ impl Place {
     }
 }
 
-/// One 32-byte burst asked of a channel.
+/// One burst asked of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Request {
     /// Where.
     pub place: Place,
     /// Write, or read.
     pub write: bool,
-    /// Cuts in before ordinary requests; may use the reserve of the read buffer.
-    pub urgent: bool,
+    /// Class of service, 0 to 3: a higher one is served first, any above 0 may use the reserve of the read buffer.
+    pub class: u8,
     /// The sender's mark, returned with the completion.
     pub tag: u32,
 }
@@ -87,116 +91,51 @@ pub struct Done {
     pub done: u64,
 }
 
-/// The controller's queues and write-drain thresholds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Controller {
-    /// Reads that can wait; at most 32.
-    pub read_buffer: u32,
-    /// Writes that can wait; at most 32.
-    pub write_buffer: u32,
-    /// Writing starts when more writes than this wait (or no read does).
-    pub drain_above: u32,
-    /// Writing ends when fewer writes than this wait and a read does.
-    pub drain_until_below: u32,
-    /// A read that has waited this many CK ends writing whatever the thresholds say; `u64::MAX` never does.
-    pub read_patience: u64,
-    /// Refresh commands are sent.
-    pub refresh: bool,
-}
+macro_rules! counters {
+    ($( #[$doc:meta] $name:ident { $( $field:ident : $text:literal ),* $(,)? } )*) => { $(
+        #[$doc]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name { $( #[doc = $text] pub $field: u64, )* }
 
-/// Slots of the read buffer only urgent requests may take.
-pub const URGENT_RESERVE: u32 = 8;
+        impl $name {
+            /// Name and value of every counter.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![ $( (stringify!($field), self.$field), )* ]
+            }
 
-impl Controller {
-    /// Buffers of 32, drain from 0.8 down to 0.2, no limit on waiting: Ramulator 2.1's defaults for LPDDR5.
-    pub const DEFAULT: Self = Self {
-        read_buffer: 32,
-        write_buffer: 32,
-        drain_above: 25,
-        drain_until_below: 7,
-        read_patience: u64::MAX,
-        refresh: true,
-    };
-
-    /// The same with a limit on waiting: without one, writers that keep the buffer filled starve the last reads
-    /// of a transfer for as long as they write. The limit is an estimate, accuracy class C.
-    pub const PHONE: Self = Self { read_patience: 512, ..Self::DEFAULT };
-}
-
-/// Commands a channel has issued.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Commands {
-    /// RD.
-    pub reads: u64,
-    /// WR.
-    pub writes: u64,
-    /// ACT1/ACT2 pairs.
-    pub activates: u64,
-    /// PREpb.
-    pub precharges: u64,
-    /// PREab.
-    pub precharges_all: u64,
-    /// REFab.
-    pub refreshes: u64,
-    /// CAS (WCK sync).
-    pub syncs: u64,
-    /// Bursts whose first command was RD or WR.
-    pub row_hits: u64,
-    /// Bursts that found their bank closed.
-    pub row_misses: u64,
-    /// Bursts that had to close another row.
-    pub row_conflicts: u64,
-    /// Reads answered from the write buffer, and writes merged into it.
-    pub forwarded: u64,
-}
-
-impl Commands {
-    /// Adds `times` times what `after` has more than `before`.
-    pub fn add_scaled(&mut self, after: &Self, before: &Self, times: u64) {
-        let fields = |c: &Self| {
-            [
-                c.reads,
-                c.writes,
-                c.activates,
-                c.precharges,
-                c.precharges_all,
-                c.refreshes,
-                c.syncs,
-                c.row_hits,
-                c.row_misses,
-                c.row_conflicts,
-                c.forwarded,
-            ]
-        };
-        let (after, before, mut sum) = (fields(after), fields(before), fields(self));
-        for (s, (a, b)) in sum.iter_mut().zip(after.iter().zip(before)) {
-            *s += (a - b) * times;
+            /// Adds `times` times what `after` has more than `before`.
+            pub fn add_scaled(&mut self, after: &Self, before: &Self, times: u64) {
+                $( self.$field += (after.$field - before.$field) * times; )*
+            }
         }
-        let [
-            reads,
-            writes,
-            activates,
-            precharges,
-            precharges_all,
-            refreshes,
-            syncs,
-            row_hits,
-            row_misses,
-            row_conflicts,
-            forwarded,
-        ] = sum;
-        *self = Self {
-            reads,
-            writes,
-            activates,
-            precharges,
-            precharges_all,
-            refreshes,
-            syncs,
-            row_hits,
-            row_misses,
-            row_conflicts,
-            forwarded,
-        };
+    )* };
+}
+
+counters! {
+    /// Commands a channel has issued.
+    Commands {
+        reads: "RD, with auto-precharge or without.",
+        writes: "WR, with auto-precharge or without.",
+        activates: "ACT1/ACT2 pairs.",
+        precharges: "PREpb.",
+        auto_precharges: "Rows closed by their last RD or WR.",
+        precharges_all: "PREab.",
+        refreshes: "REFab.",
+        bank_refreshes: "REFpb.",
+        syncs: "CAS (WCK sync).",
+        power_downs: "Entries into power-down.",
+        self_refreshes: "Entries into self-refresh.",
+        row_hits: "Bursts whose first command was RD or WR.",
+        row_misses: "Bursts that found their bank closed.",
+        row_conflicts: "Bursts that had to close another row.",
+        forwarded: "Reads answered from the write buffer, and writes merged into it.",
+    }
+    /// CKs a channel has spent in each state of power.
+    States {
+        active: "At least one row open.",
+        precharged: "All rows closed.",
+        power_down: "In power-down.",
+        self_refresh: "In self-refresh.",
     }
 }

@@ -12,7 +12,10 @@ use super::map::MapError;
 use super::replay_io::ReplayResult;
 use super::sample::SETTLE_CK;
 use super::streams::{Load, StreamKind};
-use super::{AddressMap, BurstChannel, Commands, Controller, Done, Request, Standard, TickChannel};
+use super::{
+    AddressMap, BURST_BYTES, BurstChannel, Commands, Controller, Done, Place, Refresh, Request, Standard,
+    States, TickChannel,
+};
 
 /// Which engine replays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +85,11 @@ impl Input {
             Self::Trace { chase, .. } => *chase,
         }
     }
-    fn get(&self, i: u64) -> Transaction {
+    fn get(&self, i: u64, line_ck: u64) -> Transaction {
         match self {
             Self::Stream { kind, load, .. } => {
                 let (address, write) = kind.transaction(i);
-                Transaction { address, write, due: load.due(i) }
+                Transaction { address, write, due: load.due(i, line_ck) }
             }
             Self::Trace { transactions, .. } => {
                 transactions[usize::try_from(i).expect("an index into the trace")]
@@ -110,6 +113,8 @@ pub struct Measured {
     pub transaction_latency_sum: u64,
     /// Commands.
     pub commands: Commands,
+    /// CKs in each state of power.
+    pub states: States,
 }
 
 /// A replay: what, on what, how.
@@ -133,6 +138,11 @@ pub struct ReplayOptions {
 /// If the map cannot be fitted to the standard's channel.
 pub fn replay(options: &ReplayOptions) -> Result<ReplayResult, MapError> {
     let map = options.map.resized(options.standard.channel_bits)?;
+    if options.standard.burst_bytes > BURST_BYTES
+        && map.place(BURST_BYTES) != (Place { column: 1, ..Place::default() })
+    {
+        return Err(MapError::SplitBurst);
+    }
     let m = measure(&options.standard, options.controller, &map, options.path, &options.input);
     Ok(ReplayResult::new(&options.standard, &m))
 }
@@ -180,6 +190,12 @@ impl Engine {
             e.skip_to(to);
         }
     }
+    fn states(&self, ck: u64) -> States {
+        match self {
+            Self::Tick(e) => e.states(ck),
+            Self::Burst(e) => e.states(ck),
+        }
+    }
     fn commands(&self) -> Commands {
         match self {
             Self::Tick(e) => *e.commands(),
@@ -196,8 +212,12 @@ pub fn measure(standard: &Standard, c: Controller, map: &AddressMap, path: Path,
         Path::Burst | Path::Sampled => Engine::Burst(Box::new(BurstChannel::new(standard.timings, c))),
     };
     let saturating = matches!(input, Input::Stream { load: Load::Saturating, .. });
-    let mut run = Run::new(engine, map, input);
-    let mut sampling = (path == Path::Sampled && saturating).then(|| Sampling::new(standard.timings.refi));
+    let mut run = Run::new(engine, standard, map, input);
+    let interval = match c.refresh {
+        Refresh::PerBank => standard.timings.refi_pb * standard.timings.banks,
+        Refresh::None | Refresh::AllBank => standard.timings.refi,
+    };
+    let mut sampling = (path == Path::Sampled && saturating).then(|| Sampling::new(interval));
     loop {
         let mut wake = run.offer();
         run.engine.tick(&mut run.done);
@@ -232,15 +252,18 @@ struct Open {
 /// A source, a channel and what has been seen so far.
 struct Run<'a> {
     engine: Engine,
+    standard: &'a Standard,
     map: &'a AddressMap,
     input: &'a Input,
+    line_ck: u64,
+    line_bursts: u64,
     count: u64,
     chase: bool,
     open_loop: bool,
-    /// Transaction at the head of the source, its number, and its next half.
+    /// Transaction at the head of the source, its number, and its next burst.
     head: Option<Transaction>,
     index: u64,
-    half: u64,
+    part: u64,
     arrival: u64,
     /// Transactions offered, which mark their bursts with it.
     sequence: u64,
@@ -254,21 +277,25 @@ struct Run<'a> {
     /// What jumps have added.
     extra_ck: u64,
     extra: Commands,
+    extra_states: States,
 }
 
 impl<'a> Run<'a> {
-    fn new(engine: Engine, map: &'a AddressMap, input: &'a Input) -> Self {
-        let count = input.count();
+    fn new(engine: Engine, standard: &'a Standard, map: &'a AddressMap, input: &'a Input) -> Self {
+        let (count, line_ck) = (input.count(), standard.line_ck());
         Self {
             engine,
+            standard,
             map,
             input,
+            line_ck,
+            line_bursts: standard.line_bursts(),
             count,
             chase: input.chase(),
             open_loop: matches!(input, Input::Stream { load: Load::Fraction(_), .. }),
-            head: (count > 0).then(|| input.get(0)),
+            head: (count > 0).then(|| input.get(0, line_ck)),
             index: 0,
-            half: 0,
+            part: 0,
             arrival: 0,
             sequence: 0,
             open: vec![Open::default(); usize::try_from(OPEN).expect("small")],
@@ -280,6 +307,7 @@ impl<'a> Run<'a> {
             done: Vec::with_capacity(64),
             extra_ck: 0,
             extra: Commands::default(),
+            extra_states: States::default(),
         }
     }
 
@@ -287,7 +315,7 @@ impl<'a> Run<'a> {
     fn offer(&mut self) -> u64 {
         let now = self.engine.now();
         while let Some(t) = self.head {
-            if self.half == 0 && self.chase && (self.outstanding > 0 || now < self.quiet_at) {
+            if self.part == 0 && self.chase && (self.outstanding > 0 || now < self.quiet_at) {
                 return if self.outstanding > 0 { u64::MAX } else { self.quiet_at };
             }
             // The source sees the clock one CK late, as the reference's driver does.
@@ -298,18 +326,24 @@ impl<'a> Run<'a> {
                 return u64::MAX;
             }
             let tag = u32::try_from(self.sequence % OPEN).expect("below 1024");
-            let place = self.map.place(t.address + 32 * self.half);
-            let request = Request { place, write: t.write, urgent: false, tag };
+            let mut place = self.map.place(t.address + BURST_BYTES * self.part);
+            if self.line_bursts == 1 {
+                place = self.standard.fold(place);
+            }
+            let request = Request { place, write: t.write, class: 0, tag };
             if !self.engine.offer(request, &mut self.done) {
                 return u64::MAX;
             }
             self.outstanding += 1;
-            if self.half == 0 {
+            if self.part == 0 {
                 let arrival = if self.open_loop { t.due } else { self.arrival };
-                self.open[tag as usize] = Open { bursts_left: 2, arrival, done: 0 };
-                self.half = 1;
+                let bursts_left = if self.line_bursts == 2 { 2 } else { 1 };
+                self.open[tag as usize] = Open { bursts_left, arrival, done: 0 };
+            }
+            if self.part + 1 < self.line_bursts {
+                self.part += 1;
             } else {
-                self.half = 0;
+                self.part = 0;
                 self.sequence += 1;
                 self.arrival = now;
                 self.move_to(self.index + 1);
@@ -320,7 +354,7 @@ impl<'a> Run<'a> {
 
     fn move_to(&mut self, index: u64) {
         self.index = index;
-        self.head = (index < self.count).then(|| self.input.get(index));
+        self.head = (index < self.count).then(|| self.input.get(index, self.line_ck));
     }
 
     /// Books the bursts issued in the last CK.
@@ -352,9 +386,13 @@ impl<'a> Run<'a> {
     fn finish(self, path: Path) -> Measured {
         let mut commands = self.engine.commands();
         commands.add_scaled(&self.extra, &Commands::default(), 1);
+        let ck = self.last_done.map_or(0, |d| d + 1);
+        let mut states = self.engine.states(ck.max(self.engine.now()));
+        states.add_scaled(&self.extra_states, &States::default(), 1);
         Measured {
             path,
-            ck_cycles: self.last_done.map_or(0, |d| d + 1) + self.extra_ck,
+            states,
+            ck_cycles: ck + self.extra_ck,
             transactions: self.count,
             read_latency: self.latencies,
             transaction_latency_sum: self.transaction_latency_sum,
@@ -371,6 +409,7 @@ const MOST_SKIPPED: u64 = 24;
 struct Before {
     index: u64,
     commands: Commands,
+    states: States,
     latencies: Vec<u64>,
     transaction_latency_sum: u64,
 }
@@ -400,6 +439,7 @@ impl Sampling {
             self.before = Some(Before {
                 index: run.index,
                 commands: run.engine.commands(),
+                states: run.engine.states(now),
                 latencies: run.latencies.clone(),
                 transaction_latency_sum: run.transaction_latency_sum,
             });
@@ -420,11 +460,12 @@ impl Sampling {
         }
         run.extra_ck += self.refi * times;
         run.extra.add_scaled(&run.engine.commands(), &before.commands, times);
+        run.extra_states.add_scaled(&run.engine.states(run.engine.now()), &before.states, times);
         for (ck, n) in run.latencies.iter_mut().enumerate() {
             *n += (*n - before.latencies.get(ck).copied().unwrap_or(0)) * times;
         }
         run.transaction_latency_sum += (run.transaction_latency_sum - before.transaction_latency_sum) * times;
-        if run.half == 0 {
+        if run.part == 0 {
             run.move_to(run.index + moved * times);
         } else {
             // The head's first half is already in the channel: its second follows, then the stream jumps.

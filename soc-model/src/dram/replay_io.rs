@@ -2,12 +2,13 @@
 //!
 //! Models: text in, figures out. Does not model: anything. Source: the units are in the names.
 
-use super::energy::{attojoules, command_counts};
+use super::energy::{DramAction, attojoules, command_counts};
 use super::replay::{Measured, Path, Transaction};
 use super::streams::{Load, StreamKind};
-use super::{Standard, map::nearest};
+use super::{BURST_BYTES, Standard, map::nearest};
 use serde::Serialize;
 use sim_kernel::{Clock, Cycles};
+use std::collections::BTreeMap;
 
 /// What is wrong with a replay's input.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -174,13 +175,28 @@ pub struct ReplayResult {
     pub row_conflicts: u64,
     /// Device, PHY and controller.
     pub energy_j: f64,
+    /// The same by command and state, in joules; what did not happen is absent.
+    pub energy_by_j: BTreeMap<&'static str, f64>,
+    /// Energy of reads a bit: their bursts, and a share by bursts of rows, refresh and standby; absent without reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_pj_per_bit: Option<f64>,
+    /// The same of writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_pj_per_bit: Option<f64>,
+    /// Commands issued, by name.
+    pub commands: BTreeMap<&'static str, u64>,
+    /// Nanoseconds in each state of power.
+    pub state_ns: BTreeMap<&'static str, f64>,
 }
 
 impl ReplayResult {
     /// The printed figures of a measurement.
     #[must_use]
     pub fn new(standard: &Standard, m: &Measured) -> Self {
-        let elapsed = Clock::new(standard.ck).edge(Cycles::new(m.ck_cycles));
+        let clock = Clock::new(standard.ck);
+        let ns = |ck: u64| clock.edge(Cycles::new(ck)).as_ns();
+        let counts = command_counts(&m.commands, standard.burst_bytes / BURST_BYTES, &m.states, ns);
+        let joules = |counts: &[_]| attojoules(counts) as f64 * 1e-18;
         let ck_ns = 1e9 / standard.ck.get() as f64;
         let seconds = m.ck_cycles as f64 / standard.ck.get() as f64;
         let bandwidth = if m.ck_cycles == 0 { 0.0 } else { (m.transactions * 64) as f64 / seconds };
@@ -201,9 +217,28 @@ impl ReplayResult {
             row_hits: m.commands.row_hits,
             row_misses: m.commands.row_misses,
             row_conflicts: m.commands.row_conflicts,
-            energy_j: attojoules(&command_counts(&m.commands, elapsed)) as f64 * 1e-18,
+            energy_j: joules(&counts),
+            energy_by_j: counts
+                .iter()
+                .filter(|c| c.1 > 0)
+                .map(|c| (c.0.coefficient().action, joules(&[*c])))
+                .collect(),
+            read_pj_per_bit: pj_per_bit(&counts, DramAction::ReadBurst, DramAction::WriteBurst),
+            write_pj_per_bit: pj_per_bit(&counts, DramAction::WriteBurst, DramAction::ReadBurst),
+            commands: m.commands.named().into_iter().collect(),
+            state_ns: m.states.named().into_iter().map(|(state, ck)| (state, ck as f64 * ck_ns)).collect(),
         }
     }
+}
+
+/// Picojoules a bit of `mine`: its own bursts, and its share by bursts of all that is neither its nor `other`'s.
+fn pj_per_bit(counts: &[(DramAction, u64)], mine: DramAction, other: DramAction) -> Option<f64> {
+    let of = |action| counts.iter().filter(|c| c.0 == action).map(|c| c.1).sum::<u64>();
+    let (bursts, all) = (of(mine), of(mine) + of(other));
+    let shared: Vec<_> = counts.iter().copied().filter(|c| c.0 != mine && c.0 != other).collect();
+    let own = attojoules(&[(mine, bursts)]) as f64;
+    let share = attojoules(&shared) as f64 * bursts as f64 / all.max(1) as f64;
+    (bursts > 0).then(|| (own + share) / (bursts * BURST_BYTES * 8) as f64 * 1e-6)
 }
 
 /// Smallest latency that `percent` of the reads do not exceed.

@@ -24,7 +24,9 @@ pub(super) struct Ring {
     next: u32,
     pub(super) count: u32,
     pub(super) live: u64,
+    /// Slots above class 0, and those of each class above 0.
     pub(super) urgent: u64,
+    classes: [u64; 3],
     pub(super) counted: u64,
     pub(super) all: [u64; BANKS],
     pub(super) hits: [u64; BANKS],
@@ -42,6 +44,7 @@ impl Ring {
             count: 0,
             live: 0,
             urgent: 0,
+            classes: [0; 3],
             counted: 0,
             all: [0; BANKS],
             hits: [0; BANKS],
@@ -59,6 +62,27 @@ impl Ring {
     #[inline]
     pub(super) fn oldest(&self, set: u64) -> usize {
         ((set.rotate_right(self.head & (SLOTS - 1)).trailing_zeros() + self.head) & (SLOTS - 1)) as usize
+    }
+
+    /// The oldest slot of the highest class in a set that has one above class 0.
+    pub(super) fn oldest_of_highest_class(&self, set: u64) -> usize {
+        let highest = self.classes.iter().rev().map(|class| class & set).find(|&m| m != 0);
+        self.oldest(highest.unwrap_or(set))
+    }
+
+    /// Those of a bank's `misses` that were accepted before its oldest row hit.
+    pub(super) fn older_than_hits(&self, bank: usize, misses: u64) -> u64 {
+        if self.hits[bank] == 0 {
+            return misses;
+        }
+        let limit = self.slots[self.oldest(self.hits[bank])].accepted;
+        let (mut rest, mut out) = (misses, 0);
+        while rest != 0 {
+            let position = rest.trailing_zeros();
+            rest &= rest - 1;
+            out |= u64::from(self.slots[position as usize].accepted < limit) << position;
+        }
+        out
     }
 
     /// Takes a request; `pinned` is a slot somebody remembers, which may move.
@@ -91,8 +115,9 @@ impl Ring {
             self.hits[bank] |= bit;
             self.hit_banks |= 1 << bank;
         }
-        if slot.request.urgent {
+        if slot.request.class > 0 {
             self.urgent |= bit;
+            self.classes[usize::from(slot.request.class.min(3)) - 1] |= bit;
         }
         self.slots[position] = slot;
     }
@@ -103,6 +128,7 @@ impl Ring {
         let old = self.clone();
         let remembered = pinned.as_deref().copied();
         (self.live, self.count, self.urgent, self.counted) = (0, 0, 0, 0);
+        self.classes = [0; 3];
         (self.banks, self.hit_banks) = (0, 0);
         (self.all, self.hits) = ([0; BANKS], [0; BANKS]);
         (self.head, self.next) = (0, 0);
@@ -128,7 +154,10 @@ impl Ring {
         let bank = usize::from(slot.request.place.bank);
         self.live &= !bit;
         self.count -= 1;
-        self.urgent &= !bit;
+        if slot.request.class > 0 {
+            self.urgent &= !bit;
+            self.classes[usize::from(slot.request.class.min(3)) - 1] &= !bit;
+        }
         self.all[bank] &= !bit;
         self.hits[bank] &= !bit;
         if self.all[bank] == 0 {

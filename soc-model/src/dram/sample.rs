@@ -187,7 +187,7 @@ impl Sampler {
                 Some(r) => r,
                 None => {
                     let address = self.next_burst(*turn, flows);
-                    Request { place: self.map.place(address), write, urgent: false, tag: 0 }
+                    Request { place: self.map.place(address), write, class: 0, tag: 0 }
                 }
             };
             if !engine.offer(request, &mut self.done) {
@@ -208,7 +208,7 @@ impl Sampler {
         let line = self.draw() << 6;
         for half in [0, BURST_BYTES] {
             let place = self.map.place(line + half);
-            engine.offer(Request { place, write, urgent: true, tag: PROBE_TAG + number }, &mut self.done);
+            engine.offer(Request { place, write, class: 1, tag: PROBE_TAG + number }, &mut self.done);
         }
     }
 

@@ -19,11 +19,31 @@ pub enum StreamKind {
     Mix21,
     /// Reads of the same bank, the next row each time.
     Strided,
+    /// Writes of consecutive lines.
+    WriteOnly,
+    /// Writes of lines drawn at random.
+    RandWrite,
+    /// Lines drawn at random, each read or written with equal chance.
+    Rand50,
+    /// Four sequential reads in turn, a quarter of the memory apart: the same bank, four rows.
+    Interleave4,
+    /// One sequential read, then one sequential write in the other half.
+    Copy,
 }
 
 impl StreamKind {
     /// All streams.
-    pub const ALL: [Self; 4] = [Self::SeqRead, Self::RandRead, Self::Mix21, Self::Strided];
+    pub const ALL: [Self; 9] = [
+        Self::SeqRead,
+        Self::RandRead,
+        Self::Mix21,
+        Self::Strided,
+        Self::WriteOnly,
+        Self::RandWrite,
+        Self::Rand50,
+        Self::Interleave4,
+        Self::Copy,
+    ];
 
     /// The name on the command line.
     #[must_use]
@@ -33,6 +53,11 @@ impl StreamKind {
             Self::RandRead => "rand_read",
             Self::Mix21 => "mix21",
             Self::Strided => "strided",
+            Self::WriteOnly => "write_only",
+            Self::RandWrite => "rand_write",
+            Self::Rand50 => "rand50",
+            Self::Interleave4 => "interleave4",
+            Self::Copy => "copy",
         }
     }
 
@@ -41,8 +66,20 @@ impl StreamKind {
     pub fn transaction(self, i: u64) -> (u64, bool) {
         match self {
             Self::SeqRead => (TRANSACTION_BYTES * i % STREAM_BYTES, false),
-            Self::RandRead => {
-                (mixed((1 << 32) + i) % (STREAM_BYTES / TRANSACTION_BYTES) * TRANSACTION_BYTES, false)
+            Self::WriteOnly => (TRANSACTION_BYTES * i % STREAM_BYTES, true),
+            Self::RandRead => (random_line(mixed((1 << 32) + i)), false),
+            Self::RandWrite => (random_line(mixed((1 << 32) + i)), true),
+            Self::Rand50 => {
+                let draw = mixed((1 << 32) + i);
+                (random_line(draw), draw >> 63 == 1)
+            }
+            Self::Interleave4 => {
+                let quarter = STREAM_BYTES / 4;
+                (i % 4 * quarter + TRANSACTION_BYTES * (i / 4) % quarter, false)
+            }
+            Self::Copy => {
+                let half = STREAM_BYTES / 2;
+                (i % 2 * half + TRANSACTION_BYTES * (i / 2) % half, i % 2 == 1)
             }
             Self::Mix21 => {
                 let (round, place) = (i / 3, i % 3);
@@ -56,6 +93,10 @@ impl StreamKind {
             Self::Strided => ((32 << 10) * i % STREAM_BYTES, false),
         }
     }
+}
+
+const fn random_line(draw: u64) -> u64 {
+    draw % (STREAM_BYTES / TRANSACTION_BYTES) * TRANSACTION_BYTES
 }
 
 /// SplitMix64's finaliser.
@@ -79,12 +120,12 @@ pub enum Load {
 }
 
 impl Load {
-    /// CK at which transaction `i` is due; 0 unless open loop. A line occupies four CK at the pin peak.
+    /// CK at which transaction `i` is due; 0 unless open loop. `line_ck`: CKs of a line at the pins' peak.
     #[must_use]
-    pub fn due(self, i: u64) -> u64 {
+    pub fn due(self, i: u64, line_ck: u64) -> u64 {
         match self {
             Self::Fraction(millionths) => {
-                let ck = u128::from(i) * 4_000_000 / u128::from(millionths.max(1));
+                let ck = u128::from(i) * u128::from(line_ck) * 1_000_000 / u128::from(millionths.max(1));
                 u64::try_from(ck).expect("a stream fits the range of CKs")
             }
             Self::Saturating | Self::Chase => 0,

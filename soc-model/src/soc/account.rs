@@ -337,9 +337,10 @@ impl Account {
         for (action, count) in system_counts(&seen) {
             let component = match action {
                 DramAction::PhyBurst => "dram_phy",
-                DramAction::ActiveStandbyNs | DramAction::PrechargedStandbyNs | DramAction::PowerDownNs => {
-                    "dram_background"
-                }
+                DramAction::ActiveStandbyNs
+                | DramAction::PrechargedStandbyNs
+                | DramAction::PowerDownNs
+                | DramAction::SelfRefreshNs => "dram_background",
                 _ => "dram_device",
             };
             let c = action.coefficient();

@@ -78,7 +78,7 @@ pub fn exact(cfg: &DramConfig, workers: &[Vec<Transfer>]) -> u64 {
                 };
                 let place = map.place(address);
                 let tag = u32::try_from(w).unwrap();
-                let request = Request { place, write: transfer.write, urgent: false, tag };
+                let request = Request { place, write: transfer.write, class: 0, tag };
                 if !engine.offer(request, &mut done) {
                     part.pending = Some(address);
                     break;
