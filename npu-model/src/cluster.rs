@@ -71,6 +71,10 @@ pub struct FlowRequest<'a> {
     pub write: bool,
     /// DMA QoS code.
     pub qos: u64,
+    /// System-cache hint code.
+    pub slc: u64,
+    /// Operation of the model it belongs to, as the command's tag codes it.
+    pub tag: u64,
     /// Most bytes a second the channel can move.
     pub cap: u64,
 }
@@ -328,6 +332,8 @@ impl Cluster {
                     runs: &[(wanted, FETCH_BYTES)],
                     write: false,
                     qos: 3,
+                    slc: 1,
+                    tag: 0,
                     cap,
                 },
             );
@@ -510,6 +516,8 @@ impl Cluster {
                     runs: &self.runs,
                     write: t.direction == Direction::Store,
                     qos: d.qos,
+                    slc: d.slc,
+                    tag: issued.command.header.tag,
                     cap: self.channel_rate(),
                 };
                 out.start_flow(now, &flow);

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use super::error::{ConfigError, Problem, suggestion};
 use super::layer::Entries;
 use super::preset::standard_names;
-use super::raw::{RawCache, RawCluster, RawEnergyClass, RawFormat, RawInOrder, RawNpu, RawSoc, Switch};
+use super::raw::{
+    RawCache, RawClass, RawCluster, RawEnergyClass, RawFormat, RawInOrder, RawNpu, RawSoc, Switch,
+};
 use super::resolved::{
     BootConfig, CacheConfig, ClusterConfig, CoreConfig, DramConfig, EnergyClass, FabricConfig, InOrderConfig,
-    L3Config, NpuConfig, NumberFormat, PowerConfig, SocConfig,
+    L3Config, NpuConfig, NumberFormat, PowerConfig, QosClass, SocConfig, TrafficConfig,
 };
 use crate::power::energy_table_names;
 
@@ -207,6 +209,31 @@ impl Checks<'_> {
         self.require(!dram.address_map.is_empty(), "dram.address-map", || "expected a name".to_owned());
     }
 
+    fn fabric(&mut self, raw: &RawSoc) {
+        let f = &raw.fabric;
+        self.frequency("fabric.frequency", f.frequency.0);
+        self.power_of_two("fabric.width", f.width.0, 8, 1024);
+        self.power_of_two("fabric.npu-port", f.npu_port.0, 8, 1024);
+        self.power_of_two("fabric.cpu-port", f.cpu_port.0, 8, 1024);
+        self.range("fabric.hop-latency", f.hop_latency.into(), 1, 1000);
+        self.range("fabric.hops", f.hops.into(), 1, 16);
+        for (key, weight) in
+            [("background", f.qos.background), ("prefetch", f.qos.prefetch), ("normal", f.qos.normal)]
+        {
+            self.range(&format!("fabric.qos.{key}"), weight.into(), 1, 64);
+        }
+        for (path, client) in [("fabric.npu.limit", &f.npu), ("fabric.cpu.limit", &f.cpu)] {
+            let limit = client.as_ref().map_or(1_000_000_000, |c| c.limit.0);
+            self.require((100_000_000..=1_000_000_000_000).contains(&limit), path, || {
+                format!("expected from 0.1 GB/s to 1000 GB/s, found {limit} B/s")
+            });
+        }
+        let noise = raw.traffic.as_ref().map_or(1, |t| t.cpu_noise.0);
+        self.require((1..=950).contains(&noise), "traffic.cpu-noise", || {
+            format!("expected from 0.001 to 0.95 of the peak, found {noise} thousandths")
+        });
+    }
+
     fn rest(&mut self, raw: &RawSoc) {
         let clusters: Vec<&str> = raw.cpu.keys().map(String::as_str).collect();
         if !raw.cpu.contains_key(&raw.boot.cluster) {
@@ -223,10 +250,7 @@ impl Checks<'_> {
         self.frequency("l3.frequency", raw.l3.frequency.0);
         let l3 = l3_cache(raw);
         self.cache("l3", &l3);
-        self.frequency("fabric.frequency", raw.fabric.frequency.0);
-        self.power_of_two("fabric.width", raw.fabric.width.0, 8, 1024);
-        self.range("fabric.hop-latency", raw.fabric.hop_latency.into(), 1, 1000);
-        self.range("fabric.hops", raw.fabric.hops.into(), 1, 16);
+        self.fabric(raw);
         let tables: Vec<&str> = energy_table_names().collect();
         if !tables.contains(&raw.power.energy_table.as_str()) {
             let message = format!("no energy table `{}`", raw.power.energy_table);
@@ -360,9 +384,23 @@ fn build(raw: &RawSoc) -> SocConfig {
         fabric: FabricConfig {
             frequency_hz: raw.fabric.frequency.0,
             bytes_per_cycle: narrow(raw.fabric.width.0),
+            npu_port_bytes_per_cycle: narrow(raw.fabric.npu_port.0),
+            cpu_port_bytes_per_cycle: narrow(raw.fabric.cpu_port.0),
             hop_latency_cycles: raw.fabric.hop_latency,
             hops: raw.fabric.hops,
+            qos_weights: [raw.fabric.qos.background, raw.fabric.qos.prefetch, raw.fabric.qos.normal],
+            npu_limit_bytes_per_s: raw.fabric.npu.as_ref().map(|c| c.limit.0),
+            cpu_limit_bytes_per_s: raw.fabric.cpu.as_ref().map(|c| c.limit.0),
         },
+        traffic: raw.traffic.as_ref().map(|t| TrafficConfig {
+            cpu_noise_permille: narrow(t.cpu_noise.0),
+            cpu_noise_class: match t.cpu_noise_class {
+                Some(RawClass::Background) => QosClass::Background,
+                Some(RawClass::Prefetch) => QosClass::Prefetch,
+                Some(RawClass::Normal) => QosClass::Normal,
+                Some(RawClass::Urgent) | None => QosClass::Urgent,
+            },
+        }),
         dram: DramConfig {
             standard: raw.dram.standard.clone(),
             channels: raw.dram.channels,

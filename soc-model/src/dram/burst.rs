@@ -182,13 +182,39 @@ impl BurstChannel {
         let hit = self.open >> bank & 1 == 1 && self.rows[bank] == request.place.row;
         let slot = Slot { request, sequence: self.sequence, accepted: self.now };
         self.sequence += 1;
+        let pinned = self.pending_sequence();
         if request.write {
             self.writes.push(slot, hit)
         } else {
             self.reads.push(slot, hit)
         }
+        if let Some(sequence) = pinned.filter(|s| self.pending_sequence() != Some(*s)) {
+            self.follow_pending(sequence);
+        }
         self.next_event = self.now;
         true
+    }
+
+    /// Sequence number of the request whose column command comes next, if it waits where it is said to.
+    #[inline]
+    fn pending_sequence(&self) -> Option<u64> {
+        let (queue, index) = self.pending_column?;
+        let ring = match queue {
+            Queue::Read => &self.reads,
+            Queue::Write => &self.writes,
+            Queue::Active => return None,
+        };
+        (ring.live >> index & 1 == 1).then(|| ring.slots[usize::from(index)].sequence)
+    }
+
+    /// A buffer that closed its holes moved the request whose column command comes next.
+    #[cold]
+    fn follow_pending(&mut self, sequence: u64) {
+        let Some((queue, index)) = &mut self.pending_column else { return };
+        let ring = if matches!(queue, Queue::Read) { &self.reads } else { &self.writes };
+        let moved =
+            (0..64u8).find(|i| ring.live >> i & 1 == 1 && ring.slots[usize::from(*i)].sequence == sequence);
+        *index = moved.unwrap_or(*index);
     }
 
     fn is_queued_write(&self, request: Request) -> bool {

@@ -9,6 +9,7 @@
 //! Source: systematic sampling; the settling time and interval come from our feasibility measurements.
 
 use super::interleave::{Interleave, Walker};
+use super::noise::{Noise, NoiseLines};
 use super::streams::mixed;
 use super::{AddressMap, BURST_BYTES, BurstChannel, Controller, Done, Request, Timings};
 
@@ -26,6 +27,8 @@ const PATTERN_RUNS: usize = 8;
 /// Bursts offered in one CK at most: runs that lie in one burst merge in the queue and never fill it.
 const MOST_BURSTS: u64 = 256;
 const PROBE_TAG: u32 = u32::MAX;
+/// Tag of noise.
+const NOISE_TAG: u32 = u32::MAX - 1;
 
 /// Sums over samples of one kind of load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +83,11 @@ pub struct Sampler {
     pub grant_bytes: u64,
     /// Bytes of all channels.
     pub capacity: u64,
+    /// Command clock, for the noise's pace.
+    pub hertz: u64,
+    /// Noise beside the flows.
+    pub noise: Option<Noise>,
+    lines: Option<NoiseLines>,
     cursors: Vec<Cursor>,
     done: Vec<Done>,
     draws: u64,
@@ -105,6 +113,9 @@ impl Sampler {
             il,
             grant_bytes,
             capacity,
+            hertz: 0,
+            noise: None,
+            lines: None,
             cursors: Vec::new(),
             done: Vec::new(),
             draws,
@@ -143,6 +154,25 @@ impl Sampler {
         }
     }
 
+    /// Sends the noise that is due, at most `bytes` of it: when the next is due, 0 where the controller refused.
+    fn feed_noise(&mut self, engine: &mut BurstChannel, bytes: u64) -> u64 {
+        let Some(noise) = &mut self.lines else { return u64::MAX };
+        let (now, mut left) = (engine.now(), bytes);
+        while left > 0 {
+            let address = match noise.due(now) {
+                Ok(a) => a,
+                Err(at) => return at,
+            };
+            let (place, urgent) = (self.map.place(address), noise.cfg.urgent);
+            if !engine.offer(Request { place, write: false, urgent, tag: NOISE_TAG }, &mut self.done) {
+                return 0;
+            }
+            noise.taken();
+            left = left.saturating_sub(BURST_BYTES);
+        }
+        u64::MAX
+    }
+
     /// Sends bursts in turns until one is refused. `waiting` is one that was refused before.
     fn feed(
         &mut self,
@@ -152,6 +182,22 @@ impl Sampler {
         waiting: &mut Option<Request>,
     ) {
         for _ in 0..MOST_BURSTS {
+            if *turn == self.cursors.len() {
+                // The turn of noise that shares.
+                let left = self.lines.as_ref().map_or(0, |n| n.turn_left);
+                if self.feed_noise(engine, left) == 0 {
+                    return;
+                }
+                let grant = self.grant_bytes;
+                if let Some(n) = self.lines.as_mut().filter(|n| n.turn_left == 0) {
+                    n.turn_left = grant;
+                }
+                *turn = 0;
+                if flows.is_empty() {
+                    return;
+                }
+                continue;
+            }
             let write = self.cursors[*turn].write;
             if !engine.has_room(write, false) {
                 return;
@@ -171,7 +217,8 @@ impl Sampler {
             c.left = c.left.saturating_sub(BURST_BYTES);
             if c.left == 0 {
                 c.left = self.grant_bytes;
-                *turn = if *turn + 1 == self.cursors.len() { 0 } else { *turn + 1 };
+                let sharing = self.lines.as_ref().is_some_and(|n| !n.cfg.urgent);
+                *turn = if *turn + 1 == self.cursors.len() + usize::from(sharing) { 0 } else { *turn + 1 };
             }
         }
     }
@@ -185,13 +232,20 @@ impl Sampler {
         }
     }
 
-    /// Measures one refresh interval of `channel` under `flows`.
+    /// Measures one refresh interval of `channel` under `flows`, and noise where there is some.
     ///
     /// # Panics
-    /// Without flows.
+    /// Without either.
     pub fn run(&mut self, channel: u64, flows: &[Sampled<'_>]) -> Measured {
-        assert!(!flows.is_empty(), "an idle channel needs no sample");
+        assert!(!flows.is_empty() || self.noise.is_some(), "an idle channel needs no sample");
         let grant = self.grant_bytes;
+        self.lines = self.noise.map(|n| {
+            // Other lines in every sample.
+            let (seed, hertz) = (self.draw(), self.hertz);
+            let channel_bytes = 1 << self.map.bits();
+            NoiseLines::new(Noise { seed, ..n }, channel, self.il.channels, channel_bytes, hertz, 0, grant)
+        });
+        let urgent = self.noise.is_some_and(|n| n.urgent);
         self.cursors.clear();
         self.cursors.extend(flows.iter().map(|f| Cursor {
             walker: Walker::starting_at(self.il, channel, f.runs, f.skip),
@@ -205,8 +259,11 @@ impl Sampler {
         let measured = SETTLE_CK..SETTLE_CK + self.timings.refi;
         let end = measured.end + PROBES * PROBE_CK;
         let mut m = Measured { ck: self.timings.refi, ..Measured::default() };
-        let mut turn = usize::try_from(self.draw() % flows.len() as u64).expect("an index");
-        self.cursors[turn].left = (1 + self.draw() % (grant / BURST_BYTES)) * BURST_BYTES;
+        let mut turn = usize::try_from(self.draw() % flows.len().max(1) as u64).expect("an index");
+        let left = (1 + self.draw() % (grant / BURST_BYTES)) * BURST_BYTES;
+        if let Some(c) = self.cursors.get_mut(turn) {
+            c.left = left;
+        }
         let mut waiting = None;
         let mut probe_due = measured.end;
         let mut probe: Option<(u64, u8)> = None;
@@ -218,7 +275,16 @@ impl Sampler {
                 self.probe(&mut engine);
                 probe = Some((now, 2));
             }
-            self.feed(&mut engine, flows, &mut turn, &mut waiting);
+            let mut wake = u64::MAX;
+            if urgent {
+                wake = self.feed_noise(&mut engine, u64::MAX);
+            }
+            if !urgent || !flows.is_empty() {
+                self.feed(&mut engine, flows, &mut turn, &mut waiting);
+            }
+            if self.lines.is_some() && !urgent {
+                wake = self.lines.as_mut().map_or(u64::MAX, |n| n.due(now).err().unwrap_or(now + 1));
+            }
             engine.tick(&mut self.done);
             for d in self.done.drain(..) {
                 m.bursts += u64::from(measured.contains(&now));
@@ -239,7 +305,7 @@ impl Sampler {
             } else if now < measured.end {
                 m.activates = engine.commands().activates - activates_before;
             }
-            let to = engine.next_event().min(end).min(probe_due.max(engine.now()));
+            let to = engine.next_event().min(end).min(probe_due.min(wake).max(engine.now()));
             engine.skip_to(to);
         }
         m

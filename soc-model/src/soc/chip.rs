@@ -6,15 +6,17 @@ use npu_model::{
 };
 use sim_kernel::{Addr, Bytes, Clock, Cycles, EventCode, EventQueue, Phase, Rank, Time};
 
+use isa::tags::OpKind;
+
 use super::mailbox::Mailbox;
-use super::memory::Channels;
 use super::observe::Observer;
 use crate::cpu::devices::{Clint, Plic, Uart};
 use crate::cpu::{
     Bus, BusFault, GuestMemory, InterruptLines, LineReply, LineRequest, LineSource, MemoryFault,
     SharedAccess, SharedCache,
 };
-use crate::dram::{FlowId, Qos};
+use crate::dram::FlowId;
+use crate::fabric::{Class, Client, Content as Carries, Fabric, Request};
 
 /// What happens to a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +56,15 @@ pub(super) struct Chip {
     pub(super) queue: EventQueue<Event>,
     pub(super) ranks: Ranks,
     pub(super) memory: GuestMemory,
-    pub(super) dram: Channels,
+    pub(super) fabric: Fabric,
+    /// CPU cluster of every hart.
+    pub(super) clusters: Vec<usize>,
+    /// Addresses of the model's image.
+    pub(super) image: (u64, u64),
     pub(super) l3: SharedCache,
     pub(super) l3_clock: Clock,
     pub(super) l3_latency: Cycles,
     pub(super) fabric_latency: Time,
-    /// What the link of one transfer carries a second.
-    pub(super) link_bytes_per_s: u64,
     pub(super) clint: Clint,
     pub(super) plic: Plic,
     pub(super) uart: Uart,
@@ -114,7 +118,7 @@ impl Chip {
 
     /// Makes sure an event stands at the memory's next completion.
     pub(super) fn watch_memory(&mut self, now: Time) {
-        let Some(next) = self.dram.next_completion() else { return };
+        let Some(next) = self.fabric.next_completion() else { return };
         let next = next.max(now);
         if self.memory_due.is_none_or(|due| next < due) {
             self.memory_due = Some(next);
@@ -126,7 +130,7 @@ impl Chip {
     pub(super) fn finished_flows(&mut self, now: Time) -> Vec<(usize, Requester)> {
         self.ended.clear();
         let mut ended = core::mem::take(&mut self.ended);
-        self.dram.finish_into(now, &mut ended);
+        self.fabric.finish_into(now, &mut ended);
         let out = ended
             .iter()
             .map(|(_, id)| {
@@ -140,7 +144,7 @@ impl Chip {
     }
 
     pub(super) fn memory_quiescent(&self) -> bool {
-        self.flows.is_empty() && self.dram.quiescent()
+        self.flows.is_empty() && self.fabric.quiescent()
     }
 
     /// Notes how probable `token` was, from the logits in memory. An observation from outside: it costs no modelled
@@ -178,13 +182,26 @@ impl Chip {
     /// Offset in DRAM of a line, if it is one.
     fn dram_offset(&self, addr: u64) -> Option<u64> {
         let offset = addr.checked_sub(map::DRAM_BASE)?;
-        (offset < self.dram.config().capacity.get()).then_some(offset)
+        (offset < self.fabric.dram().capacity.get()).then_some(offset)
     }
 
-    fn line_from_memory(&mut self, now: Time, addr: u64, write: bool) -> Time {
+    fn line_from_memory(&mut self, now: Time, hart: usize, addr: u64, write: bool) -> Time {
         let Some(offset) = self.dram_offset(addr) else { return now };
         self.lines_asked[usize::from(write)] += 1;
-        self.dram.access_line(now, offset, write)
+        self.fabric.access_line(now, self.clusters[hart], offset, write)
+    }
+
+    /// What a transfer carries, by where it lies and which operation it belongs to.
+    fn carries(&self, flow: &FlowRequest) -> Carries {
+        let at = flow.runs.first().map_or(0, |r| r.0);
+        match flow.requester {
+            Requester::Fetch => Carries::Commands,
+            Requester::Channel(_) if at >= self.image.0 && at - self.image.0 < self.image.1 => {
+                Carries::Weights
+            }
+            Requester::Channel(_) if flow.tag == OpKind::Attention as u64 => Carries::Kv,
+            Requester::Channel(_) => Carries::Activations,
+        }
     }
 }
 
@@ -217,8 +234,15 @@ impl Outside for Chip {
         self.runs.clear();
         let mut runs = core::mem::take(&mut self.runs);
         runs.extend(flow.runs.iter().map(|(a, n)| (a - map::DRAM_BASE, *n)));
-        let qos = if flow.qos >= 3 { Qos::Urgent } else { Qos::Bulk };
-        let id = self.dram.start_flow(at, &runs, flow.write, qos, flow.cap.min(self.link_bytes_per_s));
+        let request = Request {
+            client: if flow.write { Client::NpuOut(flow.core) } else { Client::NpuIn(flow.core) },
+            class: Class::of_code(flow.qos),
+            content: self.carries(flow),
+            runs: &runs,
+            write: flow.write,
+            cap: flow.cap,
+        };
+        let id = self.fabric.start_flow(at, &request);
         self.runs = runs;
         self.flows.push((id, flow.core, flow.requester));
     }
@@ -260,20 +284,23 @@ impl Bus for World {
         let c = &mut self.chip;
         let looked_up = c.l3_clock.after(r.now, c.l3_latency);
         match c.l3.access(r.addr) {
-            SharedAccess::Hit => LineReply { done: looked_up, source: LineSource::SharedCache },
+            SharedAccess::Hit => {
+                let waits = c.fabric.cached_line(r.now, c.clusters[r.hart]);
+                LineReply { done: looked_up + waits, source: LineSource::SharedCache }
+            }
             SharedAccess::Miss { write_back } => {
                 if let Some(victim) = write_back {
-                    let _posted = c.line_from_memory(r.now, victim, true);
+                    let _posted = c.line_from_memory(r.now, r.hart, victim, true);
                 }
-                let read = c.line_from_memory(r.now, r.addr, false).saturating_sub(r.now);
+                let read = c.line_from_memory(r.now, r.hart, r.addr, false).saturating_sub(r.now);
                 LineReply { done: looked_up + read + c.fabric_latency * 2, source: LineSource::Dram }
             }
         }
     }
 
-    fn write_back(&mut self, now: Time, _hart: usize, addr: u64) {
+    fn write_back(&mut self, now: Time, hart: usize, addr: u64) {
         if let Some(victim) = self.chip.l3.write_back(addr) {
-            let _posted = self.chip.line_from_memory(now, victim, true);
+            let _posted = self.chip.line_from_memory(now, hart, victim, true);
         }
     }
 
