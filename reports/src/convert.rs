@@ -8,8 +8,8 @@ use sim_kernel::{Bytes, Energy, Time};
 
 use crate::facts::{OpFacts, RunFacts, Traffic, WaitFacts};
 use crate::record::{
-    Area, Boot, Dram, Efficiency, EnergyUse, Firmware, LostTo, Op, Power, RunRecord, SCHEMA, TOTAL, Thermal,
-    Throughput, Times, TopsPerWatt, TrafficOf, Validity, Wait,
+    Area, Boot, Dram, Efficiency, EnergyUse, Firmware, LostTo, Op, Power, RunRecord, SCHEMA, Slc, TOTAL,
+    Thermal, Throughput, Times, TopsPerWatt, TrafficOf, Validity, Wait,
 };
 
 fn seconds(time: Time) -> f64 {
@@ -56,6 +56,7 @@ pub(crate) fn record(f: &RunFacts) -> RunRecord {
             .thermal
             .map(|t| Thermal { junction_c: t.junction as f64 / 1e3, skin_c: t.skin as f64 / 1e3 }),
         dram: dram(f),
+        slc: slc(f),
         contention: f.contention.iter().map(|(k, w)| (k.clone(), wait(w))).collect(),
         cycles: cycles(f),
         commands: f.commands.clone(),
@@ -170,6 +171,13 @@ fn dram(f: &RunFacts) -> Dram {
             })
             .collect(),
     }
+}
+
+fn slc(f: &RunFacts) -> Option<Slc> {
+    let hits: u64 = f.slc.values().map(|s| s.hits).sum();
+    let misses: u64 = f.slc.values().map(|s| s.misses).sum();
+    let hit_rate = ratio(hits as f64, (hits + misses) as f64).unwrap_or(0.0);
+    (!f.slc.is_empty()).then(|| Slc { hit_rate, by_client: f.slc.clone() })
 }
 
 fn wait(w: &WaitFacts) -> Wait {

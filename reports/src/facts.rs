@@ -114,6 +114,25 @@ pub struct TrafficFacts {
     pub energy: Energy,
 }
 
+/// What one client had of the system cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlcFacts {
+    /// Lines found.
+    pub hits: u64,
+    /// Lines not found.
+    pub misses: u64,
+    /// Lines put into it.
+    pub fills: u64,
+    /// Lines it displaced.
+    pub evictions: u64,
+    /// Of these, dirty ones that went to memory.
+    pub write_backs: u64,
+    /// Bytes read from it.
+    pub hit_read_bytes: u64,
+    /// Bytes written into it.
+    pub hit_write_bytes: u64,
+}
+
 /// What one client of memory waited for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WaitFacts {
@@ -277,6 +296,8 @@ pub struct RunFacts {
     pub thermal: Option<ThermalFacts>,
     /// External memory.
     pub dram: DramFacts,
+    /// Use of the system cache by client; empty without one.
+    pub slc: BTreeMap<String, SlcFacts>,
     /// Who waited for whom in front of memory, by client; empty where it was not counted.
     pub contention: BTreeMap<String, WaitFacts>,
     /// Cycles by engine.
@@ -447,6 +468,12 @@ impl RunFacts {
             let energy = sum(d.traffic.values().map(|t| t.energy.get()));
             let all = u128::from(self.energy.total.get());
             laws.at_most("traffic spends no more than the run", "dram.traffic (fJ)", energy, all);
+        }
+        if !self.slc.is_empty() {
+            let law = "bytes absorbed == bytes found in the system cache";
+            let found = |pick: fn(&SlcFacts) -> u64| sum(self.slc.values().map(pick));
+            laws.equal(law, "slc read", found(|s| s.hit_read_bytes), d.absorbed.read.get().into());
+            laws.equal(law, "slc write", found(|s| s.hit_write_bytes), d.absorbed.write.get().into());
         }
         for (client, w) in &self.contention {
             let lost = sum(w.lost.values().flat_map(BTreeMap::values).map(|t| t.get()));

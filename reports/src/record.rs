@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{CheckError, ReadError};
-use crate::facts::{MemoryModel, ModelInfo, Named, Output, Phase, RunFacts, Workload};
+use crate::facts::{MemoryModel, ModelInfo, Named, Output, Phase, RunFacts, SlcFacts, Workload};
 
 /// Value of the `schema` key.
 pub const SCHEMA: &str = "presil.run/1";
@@ -178,6 +178,15 @@ pub struct LostTo {
     pub held_s: ByName,
 }
 
+/// The system cache.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slc {
+    /// Lines found over lines looked for.
+    pub hit_rate: f64,
+    /// What each client had of it.
+    pub by_client: BTreeMap<String, SlcFacts>,
+}
+
 /// External memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dram {
@@ -270,6 +279,9 @@ pub struct RunRecord {
     pub thermal: Option<Thermal>,
     /// External memory.
     pub dram: Dram,
+    /// System cache, where the chip has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slc: Option<Slc>,
     /// Who waited for whom in front of memory: victims, and within them aggressors.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub contention: BTreeMap<String, Wait>,

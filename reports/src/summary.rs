@@ -125,6 +125,11 @@ pub fn text(record: &RunRecord) -> String {
         percent(record.dram.utilisation).trim_start()
     ));
     traffic(&mut lines, record);
+    if let Some(slc) = &record.slc {
+        let found: u64 = slc.by_client.values().map(|c| c.hit_read_bytes + c.hit_write_bytes).sum();
+        let share = format!("{} of lines found", percent(slc.hit_rate).trim_start());
+        lines.push(format!("  {:<32}{:>14}   {share}", "System cache", quantity(found as f64, "B")));
+    }
     lines.push(String::new());
     stalls(&mut lines, record);
     contention(&mut lines, record);

@@ -2,7 +2,9 @@
 
 use sim_kernel::{Bytes, Time};
 use soc_model::dram::{AddressMap, Controller, DramConfig, Standard};
-use soc_model::fabric::{Class, Client, Content, Fabric, FabricParameters, Held, MemoryTiming, Request};
+use soc_model::fabric::{
+    Class, Client, Content, Fabric, FabricParameters, Held, Hint, MemoryTiming, Request, SlcParameters,
+};
 
 const MIB: u64 = 1 << 20;
 const CORES: usize = 6;
@@ -33,6 +35,7 @@ fn parameters() -> FabricParameters {
         cpu_limit: None,
         weights: [1, 4, 4],
         noise: None,
+        slc: None,
     }
 }
 
@@ -55,7 +58,15 @@ fn stream(
         let class = classes[core % 2];
         let client = Client::NpuIn(core);
         let cap = 57_000_000_000;
-        let r = Request { client, class, content: Content::Weights, runs: &runs, write: false, cap };
+        let r = Request {
+            client,
+            class,
+            hint: Hint::Stream,
+            content: Content::Weights,
+            runs: &runs,
+            write: false,
+            cap,
+        };
         fabric.start_flow(at, &r)
     };
     let mut next = [2u64; CORES];
@@ -193,6 +204,7 @@ fn shares_of_a_link_follow_weights() {
             let r = Request {
                 client: Client::NpuIn(core),
                 class,
+                hint: Hint::Stream,
                 content: Content::Kv,
                 runs: &runs,
                 write: false,
@@ -233,4 +245,91 @@ fn lines_wait_for_the_limit_of_their_client() {
     assert_eq!(c.lost_to_others(0), Time::ZERO, "nobody else was there");
     let lost = c.lost(Held::Link, 0, 0).as_ns();
     assert!((64 * 45..64 * 46).contains(&lost), "{lost} ns");
+}
+
+const CACHE: SlcParameters = SlcParameters {
+    bytes: 8 << 20,
+    ways: 16,
+    cpu_ways: 16,
+    npu_ways: 16,
+    bytes_per_s: 153_600_000_000,
+    latency: Time::from_ns(20),
+};
+
+/// Reads the same 4 MiB twice, by two cores: the second is the cache's, at its rate and the port's.
+#[test]
+fn what_one_core_read_another_finds() {
+    for hint in [Hint::Allocate, Hint::Bypass] {
+        let mut fabric = Fabric::new(
+            FabricParameters { slc: Some(CACHE), ..parameters() },
+            dram(),
+            MemoryTiming::Sampled,
+            1,
+        );
+        let (mut now, mut took) = (Time::ZERO, Vec::new());
+        for core in 0..2 {
+            let (client, cap, runs) = (Client::NpuIn(core), 57_000_000_000, [(0, 4 * MIB)]);
+            let r = Request {
+                client,
+                class: Class::Normal,
+                hint,
+                content: Content::Kv,
+                runs: &runs,
+                write: false,
+                cap,
+            };
+            fabric.start_flow(now, &r);
+            let mut ended = Vec::new();
+            while let Some(at) = fabric.next_completion().filter(|_| ended.is_empty()) {
+                fabric.finish_into(at, &mut ended);
+            }
+            took.push((ended[0].0 - now).as_ns());
+            now = ended[0].0;
+        }
+        fabric.settle(now);
+        let (first, second) = (fabric.stats().slc[2], fabric.stats().slc[4]);
+        let moved = fabric.stats().moved[Content::Kv as usize].read;
+        assert_eq!(first.hit_read_bytes + second.hit_read_bytes + moved, 8 * MIB);
+        if hint == Hint::Bypass {
+            assert_eq!((second.hits, second.misses), (0, 4 * MIB / 64));
+        } else {
+            assert_eq!((second.hits, second.misses), (4 * MIB / 64, 0));
+            // As fast as the channel's cap allows: 4 MiB at 57 GB/s and a look-up.
+            let want = Bytes::new(4 * MIB).time_at(57_000_000_000).as_ns() + 20;
+            assert!(took[1].abs_diff(want) <= 1, "{took:?}, expected {want}");
+            assert!(took[0] > took[1]);
+        }
+    }
+}
+
+/// A line of the CPU is found after a transfer that streams past it, and lost to one that allocates.
+#[test]
+fn who_evicts_pays() {
+    let p = FabricParameters { slc: Some(CACHE), ..parameters() };
+    let mut fabric = Fabric::new(p, dram(), MemoryTiming::Sampled, 1);
+    let mut now = Time::ZERO;
+    let mut line =
+        |fabric: &mut Fabric, now: Time| (fabric.access_line(now, 0, 8 << 30, false) - now).as_ns();
+    let cold = line(&mut fabric, now);
+    for (hint, found) in [(Hint::Stream, true), (Hint::Allocate, false)] {
+        let runs = [(1 << 30, 32 * MIB)];
+        let cap = 57_000_000_000;
+        let client = Client::NpuIn(0);
+        let content = Content::Weights;
+        fabric.start_flow(
+            now,
+            &Request { client, class: Class::Normal, hint, content, runs: &runs, write: false, cap },
+        );
+        let mut ended = Vec::new();
+        while let Some(at) = fabric.next_completion().filter(|_| ended.is_empty()) {
+            fabric.finish_into(at, &mut ended);
+        }
+        now = ended[0].0;
+        let took = line(&mut fabric, now);
+        assert_eq!(took < cold / 2, found, "{hint:?}: {took} ns, cold {cold} ns");
+    }
+    fabric.settle(now);
+    let c = &fabric.stats().contention;
+    assert!(c.lost(Held::Cache, Client::Cpu.index(), Client::NpuIn(0).index()) > Time::ZERO);
+    assert_eq!(c.lost(Held::Cache, Client::NpuIn(0).index(), Client::Cpu.index()), Time::ZERO);
 }

@@ -6,7 +6,7 @@ use isa::tags::OpKind;
 use npu_model::MacClass;
 use reports::facts::{
     BootFacts, DramFacts, EnergyFacts, EngineFacts, FirmwareFacts, FormatWork, ModelInfo, Named, OpFacts,
-    Phase, RunFacts, Traffic, TrafficFacts, ValidityFacts, WaitFacts, Workload,
+    Phase, RunFacts, SlcFacts, Traffic, TrafficFacts, ValidityFacts, WaitFacts, Workload,
 };
 use sha2::{Digest, Sha256};
 use sim_kernel::{Bytes, Energy, Time};
@@ -64,6 +64,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         area_um2: None,
         thermal: None,
         dram: dram(r),
+        slc: slc(r),
         contention: contention(r),
         cycles: cycles(r),
         commands: r.commands.clone(),
@@ -131,11 +132,16 @@ fn dram(r: &RunResult) -> DramFacts {
         // Counted by the engines and by the shared cache, not by the memory that served them.
         requested: BTreeMap::from([
             ("cpu_noise".to_owned(), traffic(r.noise_bytes, 0)),
+            // What the system cache sends to memory was absorbed before.
+            ("slc_write_backs".to_owned(), traffic(0, r.slc_written_back)),
             ("npu_dma".to_owned(), traffic(r.npu.memory_read, r.npu.memory_written)),
             ("npu_commands".to_owned(), traffic(r.command_bytes, 0)),
             ("cpu".to_owned(), traffic(r.cpu_lines[0] * 64, r.cpu_lines[1] * 64)),
         ]),
-        absorbed: Traffic::default(),
+        absorbed: traffic(
+            r.slc.iter().map(|u| u.hit_read_bytes).sum(),
+            r.slc.iter().map(|u| u.hit_write_bytes).sum(),
+        ),
         traffic: r
             .traffic
             .iter()
@@ -147,6 +153,22 @@ fn dram(r: &RunResult) -> DramFacts {
         decode_read: Bytes::new(r.decode_read_bytes),
         peak_bytes_per_s: r.peak_bytes_per_s,
     }
+}
+
+fn slc(r: &RunResult) -> BTreeMap<String, SlcFacts> {
+    let row = |(name, u): (&String, &soc_model::fabric::SlcUse)| {
+        let facts = SlcFacts {
+            hits: u.hits,
+            misses: u.misses,
+            fills: u.fills,
+            evictions: u.evictions,
+            write_backs: u.write_backs,
+            hit_read_bytes: u.hit_read_bytes,
+            hit_write_bytes: u.hit_write_bytes,
+        };
+        (name.clone(), facts)
+    };
+    r.clients.iter().zip(&r.slc).filter(|(_, u)| u.hits + u.misses > 0).map(row).collect()
 }
 
 /// Clients that moved anything, and what they lost to whom.

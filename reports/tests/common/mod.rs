@@ -129,6 +129,7 @@ pub fn facts() -> RunFacts {
             decode_read: Bytes::new(2_980_000_000),
             peak_bytes_per_s: 68_000_000_000,
         },
+        slc: BTreeMap::new(),
         contention: BTreeMap::new(),
         cycles: BTreeMap::from([
             ("npu.core0.mx".to_owned(), mx.clone()),

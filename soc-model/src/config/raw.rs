@@ -23,8 +23,10 @@ pub(crate) struct RawSoc {
     pub(crate) boot: RawBoot,
     /// CPU clusters by name.
     pub(crate) cpu: BTreeMap<String, RawCluster>,
-    /// Cache shared by all clusters.
-    pub(crate) l3: RawL3,
+    /// Cache shared by all clusters; a chip may have none.
+    pub(crate) l3: Option<RawL3>,
+    /// System cache in front of memory; a chip may have none.
+    pub(crate) slc: Option<RawSlc>,
     /// Neural processing unit; sizes, widths and depths are per core.
     pub(crate) npu: RawNpu,
     /// Interconnect.
@@ -141,6 +143,32 @@ pub(crate) struct RawL3 {
     pub(crate) line: Size,
     /// Cycles of a hit in its own clock.
     pub(crate) latency: u32,
+}
+
+/// System cache in front of memory, on the fabric's clock; lines of 64 bytes, sixteen under one tag.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct RawSlc {
+    /// Capacity.
+    pub(crate) size: Size,
+    /// Associativity.
+    pub(crate) associativity: u32,
+    /// Cycles of a look-up.
+    pub(crate) latency: u32,
+    /// Bytes a cycle all hits together get.
+    pub(crate) width: Size,
+    /// Ways a client may fill.
+    pub(crate) ways: RawSlcWays,
+}
+
+/// Ways a client of the system cache may fill.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct RawSlcWays {
+    /// CPUs, from the first way up.
+    pub(crate) cpu: u32,
+    /// NPU, from the last way down.
+    pub(crate) npu: u32,
 }
 
 /// A switch.

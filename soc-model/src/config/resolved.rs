@@ -16,7 +16,11 @@ pub struct SocConfig {
     /// CPU clusters by name.
     pub cpu: BTreeMap<String, ClusterConfig>,
     /// The cache all clusters share.
-    pub l3: L3Config,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l3: Option<L3Config>,
+    /// The system cache in front of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slc: Option<SlcConfig>,
     /// The neural processing unit.
     pub npu: NpuConfig,
     /// What connects clusters, NPU and memory.
@@ -159,6 +163,23 @@ pub struct L3Config {
     pub frequency_hz: u64,
     /// Geometry; latency in cycles of its own clock.
     pub cache: CacheConfig,
+}
+
+/// The system cache in front of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SlcConfig {
+    /// Capacity.
+    pub bytes: u64,
+    /// Associativity.
+    pub ways: u32,
+    /// Cycles of a look-up in the fabric's clock.
+    pub latency_cycles: u32,
+    /// Bytes a cycle all hits together get.
+    pub bytes_per_cycle: u32,
+    /// Ways CPUs may fill, from the first up.
+    pub cpu_ways: u32,
+    /// Ways the NPU may fill, from the last down.
+    pub npu_ways: u32,
 }
 
 /// A number format the NPU computes in or decodes.

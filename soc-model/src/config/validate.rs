@@ -6,12 +6,14 @@ use super::error::{ConfigError, Problem, suggestion};
 use super::layer::Entries;
 use super::preset::standard_names;
 use super::raw::{
-    RawCache, RawClass, RawCluster, RawEnergyClass, RawFormat, RawInOrder, RawNpu, RawSoc, Switch,
+    RawCache, RawClass, RawCluster, RawEnergyClass, RawFormat, RawInOrder, RawL3, RawNpu, RawSlc, RawSoc,
+    Switch,
 };
 use super::resolved::{
     BootConfig, CacheConfig, ClusterConfig, CoreConfig, DramConfig, EnergyClass, FabricConfig, InOrderConfig,
-    L3Config, NpuConfig, NumberFormat, PowerConfig, QosClass, SocConfig, TrafficConfig,
+    L3Config, NpuConfig, NumberFormat, PowerConfig, QosClass, SlcConfig, SocConfig, TrafficConfig,
 };
+use crate::fabric::slc::SECTOR_BYTES;
 use crate::power::energy_table_names;
 
 /// Harts a chip has at most: what the interrupt controller and the boot image have room for.
@@ -209,6 +211,27 @@ impl Checks<'_> {
         self.require(!dram.address_map.is_empty(), "dram.address-map", || "expected a name".to_owned());
     }
 
+    fn slc(&mut self, slc: &RawSlc) {
+        self.range("slc.associativity", slc.associativity.into(), 1, 64);
+        self.range("slc.latency", slc.latency.into(), 1, 1000);
+        self.power_of_two("slc.width", slc.width.0, 8, 4096);
+        let ways = u64::from(slc.associativity);
+        self.range("slc.ways.cpu", slc.ways.cpu.into(), 0, ways);
+        self.range("slc.ways.npu", slc.ways.npu.into(), 0, ways);
+        let (size, way) = (slc.size.0, ways.saturating_mul(SECTOR_BYTES));
+        let sets = size.checked_div(way).unwrap_or(0);
+        self.require(
+            sets.is_power_of_two() && sets.checked_mul(way) == Some(size) && size <= 1 << 30,
+            "slc.size",
+            || {
+                format!(
+                    "expected associativity x {SECTOR_BYTES} B x a power of two of sets up to 1 GiB, found {size} \
+                     bytes in {ways} ways"
+                )
+            },
+        );
+    }
+
     fn fabric(&mut self, raw: &RawSoc) {
         let f = &raw.fabric;
         self.frequency("fabric.frequency", f.frequency.0);
@@ -247,9 +270,13 @@ impl Checks<'_> {
         self.require(harts <= MAX_HARTS, "cpu", || {
             format!("expected at most {MAX_HARTS} cores over all clusters, found {harts}")
         });
-        self.frequency("l3.frequency", raw.l3.frequency.0);
-        let l3 = l3_cache(raw);
-        self.cache("l3", &l3);
+        if let Some(l3) = &raw.l3 {
+            self.frequency("l3.frequency", l3.frequency.0);
+            self.cache("l3", &l3_cache(l3));
+        }
+        if let Some(slc) = &raw.slc {
+            self.slc(slc);
+        }
         self.fabric(raw);
         let tables: Vec<&str> = energy_table_names().collect();
         if !tables.contains(&raw.power.energy_table.as_str()) {
@@ -283,8 +310,8 @@ fn narrow(value: u64) -> u32 {
     u32::try_from(value).expect("the range was checked before the configuration is built")
 }
 
-fn l3_cache(raw: &RawSoc) -> RawCache {
-    RawCache { size: raw.l3.size, ways: raw.l3.ways, line: raw.l3.line, latency: raw.l3.latency }
+fn l3_cache(l3: &RawL3) -> RawCache {
+    RawCache { size: l3.size, ways: l3.ways, line: l3.line, latency: l3.latency }
 }
 
 fn cache_of(raw: &RawCache) -> CacheConfig {
@@ -379,7 +406,18 @@ fn build(raw: &RawSoc) -> SocConfig {
         name: raw.name.clone(),
         boot: BootConfig { cluster: raw.boot.cluster.clone(), timebase_hz: raw.boot.timebase.0 },
         cpu,
-        l3: L3Config { frequency_hz: raw.l3.frequency.0, cache: cache_of(&l3_cache(raw)) },
+        l3: raw
+            .l3
+            .as_ref()
+            .map(|l3| L3Config { frequency_hz: l3.frequency.0, cache: cache_of(&l3_cache(l3)) }),
+        slc: raw.slc.as_ref().map(|slc| SlcConfig {
+            bytes: slc.size.0,
+            ways: slc.associativity,
+            latency_cycles: slc.latency,
+            bytes_per_cycle: narrow(slc.width.0),
+            cpu_ways: slc.ways.cpu,
+            npu_ways: slc.ways.npu,
+        }),
         npu: npu_of(&raw.npu),
         fabric: FabricConfig {
             frequency_hz: raw.fabric.frequency.0,

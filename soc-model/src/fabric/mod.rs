@@ -2,19 +2,22 @@
 //!
 //! ```text
 //! NPU core ports ─► NPU link ─┐                      ┌─► channel
-//! CPU ports ─► L3 ─► CPU link ┴─► memory fabric ─────┼─► channel
+//! CPU ports ─► L3 ─► CPU link ┴─► (system cache) ────┼─► channel
 //!                                 noise ─────────────┴─► ...
 //! ```
 //!
-//! Models: contended links, bandwidth limits of clients, classes by weight, who waited for whom, traffic by class.
+//! Models: contended links, bandwidth limits of clients, classes by weight, a system cache, who waited for whom,
+//! traffic by content.
 //! Does not model: a transfer held up by a busy channel gives the link time it cannot use back only when the set of
-//! transfers changes; noise does not cross the CPU's link.
+//! transfers changes; noise crosses neither the CPU's link nor the system cache; hits of a transfer take their time
+//! beside its misses.
 //! Source: `network` (max-min shares), `channels` (memory), `alone` (what a transfer would get by itself).
 
 mod alone;
 mod channels;
 pub mod contention;
 pub mod network;
+pub mod slc;
 
 use sim_kernel::Time;
 use sim_kernel::units::FS_PER_S;
@@ -27,6 +30,10 @@ use channels::Channels;
 pub use channels::MemoryTiming;
 pub use contention::{Contention, Held};
 use network::{Demand, MOST_CROSSED, Queue, fill};
+use slc::SystemCache;
+pub use slc::{Hint, SlcParameters, SlcUse};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// Femtoseconds after which losses of lines and noise are split among those who moved bytes.
 const WINDOW: u64 = 10_000_000_000;
@@ -111,12 +118,14 @@ pub enum Content {
     Cpu,
     /// Synthetic noise.
     Noise,
+    /// Dirty lines the system cache writes back.
+    WriteBack,
 }
 
 impl Content {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Weights, Self::Kv, Self::Activations, Self::Commands, Self::Cpu, Self::Noise];
+    pub const ALL: [Self; 7] =
+        [Self::Weights, Self::Kv, Self::Activations, Self::Commands, Self::Cpu, Self::Noise, Self::WriteBack];
 
     /// Name in reports.
     #[must_use]
@@ -128,6 +137,7 @@ impl Content {
             Self::Commands => "commands",
             Self::Cpu => "cpu",
             Self::Noise => "cpu_noise",
+            Self::WriteBack => "slc_write_backs",
         }
     }
 }
@@ -157,6 +167,8 @@ pub struct FabricParameters {
     pub weights: [u32; 3],
     /// Noise: bytes a second and class.
     pub noise: Option<(u64, Class)>,
+    /// System cache.
+    pub slc: Option<SlcParameters>,
 }
 
 /// A bulk transfer as a master asks for it.
@@ -166,6 +178,8 @@ pub struct Request<'a> {
     pub client: Client,
     /// Class.
     pub class: Class,
+    /// What becomes of lines the system cache does not have.
+    pub hint: Hint,
     /// What it carries.
     pub content: Content,
     /// Contiguous (offset in memory, bytes) runs.
@@ -216,6 +230,8 @@ pub struct FabricStats {
     pub moved: [Asked; Content::ALL.len()],
     /// Who waited for whom.
     pub contention: Contention,
+    /// What clients had of the system cache; empty without one.
+    pub slc: Vec<SlcUse>,
 }
 
 impl FabricStats {
@@ -223,14 +239,22 @@ impl FabricStats {
     #[must_use]
     pub fn new(clients: usize) -> Self {
         let none = [Asked::default(); Content::ALL.len()];
-        Self { asked: none, moved: none, contention: Contention::new(clients) }
+        Self { asked: none, moved: none, contention: Contention::new(clients), slc: Vec::new() }
     }
 }
+
+/// A transfer of the fabric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TransferId(u64);
 
 /// A transfer under way.
 #[derive(Clone, Debug)]
 struct Live {
-    id: FlowId,
+    id: TransferId,
+    /// Its part from memory, unless the system cache had all of it.
+    memory: Option<FlowId>,
+    /// When its hits are there.
+    hits: u64,
     client: usize,
     start: u64,
     alone: u64,
@@ -257,6 +281,16 @@ pub struct Fabric {
     cpu_ports: Vec<[Queue; 2]>,
     cpu_link: [Queue; 2],
     cpu_limit: Option<Queue>,
+    slc: Option<SystemCache>,
+    /// Until when hits keep the system cache busy.
+    slc_free: u64,
+    /// Write-backs under way.
+    posted: Vec<FlowId>,
+    next_id: u64,
+    done: BinaryHeap<Reverse<(u64, u64)>>,
+    ended: Vec<(Time, FlowId)>,
+    missed: Vec<(u64, u64)>,
+    back: Vec<(u64, u64)>,
     live: Vec<Live>,
     pool: Vec<Vec<u64>>,
     window: Window,
@@ -299,6 +333,14 @@ impl Fabric {
             cpu_ports: vec![[queue(cfg.cpu_port); 2]; cfg.clusters],
             cpu_link: [queue(cfg.cpu_link); 2],
             cpu_limit: cfg.cpu_limit.map(|rate| Queue::new(LINE_BYTES, rate, Time::new(u64::MAX))),
+            slc: cfg.slc.map(|p| SystemCache::new(p, clients)),
+            slc_free: 0,
+            posted: Vec::new(),
+            next_id: 0,
+            done: BinaryHeap::new(),
+            ended: Vec::new(),
+            missed: Vec::new(),
+            back: Vec::new(),
             memory,
             alone,
             links,
@@ -341,11 +383,14 @@ impl Fabric {
     /// Nothing is under way.
     #[must_use]
     pub fn quiescent(&self) -> bool {
-        self.memory.quiescent()
+        self.memory.quiescent() && self.done.is_empty()
     }
 
     /// Starts a transfer.
-    pub fn start_flow(&mut self, now: Time, r: &Request<'_>) -> FlowId {
+    ///
+    /// # Panics
+    /// If a client asks that has no DMA.
+    pub fn start_flow(&mut self, now: Time, r: &Request<'_>) -> TransferId {
         let client = r.client.index();
         let way = usize::from(r.write);
         let core = match r.client {
@@ -359,19 +404,42 @@ impl Fabric {
         let cap = r.cap.min(widest).max(1);
         let (weight, urgent) = (weight(&self.cfg, r.class), r.class == Class::Urgent);
         let bytes: u64 = r.runs.iter().map(|run| run.1).sum();
-        let bursts: u64 = r.runs.iter().map(|&run| burst_span(run)).map(|(a, b)| b - a).sum();
         self.stats.asked[r.content as usize].add(bytes, r.write);
-        self.stats.moved[r.content as usize].add(bytes, r.write);
+        let (hit, latency) = self.look_up(now, client, r);
+        let runs = core::mem::take(&mut self.missed);
+        let runs_left: &[(u64, u64)] = if self.slc.is_some() { &runs } else { r.runs };
+        self.stats.moved[r.content as usize].add(bytes - hit, r.write);
+        let bursts: u64 = runs_left.iter().map(|&run| burst_span(run)).map(|(a, b)| b - a).sum();
         let qos = if urgent { Qos::Urgent } else { Qos::Bulk };
-        let transfer = Transfer { runs: r.runs, write: r.write, qos, weight, client: narrow(client), cap };
-        let id = self.memory.start(now, &transfer);
+        let transfer = Transfer { runs: runs_left, write: r.write, qos, weight, client: narrow(client), cap };
+        let alone = self.alone.femtoseconds(runs_left, r.write, cap);
+        let own = self.slc.as_ref().map_or(0, |c| time_of(hit, cap.min(c.parameters().bytes_per_s)));
+        let memory = (bursts > 0 || hit == 0).then(|| self.memory.start(now, &transfer));
+        let hits = now.get() + own.max((self.slc_free.saturating_sub(now.get())) * u64::from(hit > 0));
+        if let Some(cache) = &mut self.slc {
+            let (from, to) = (client * self.window.served.len(), (client + 1) * self.window.served.len());
+            let blamed = &mut cache.evicted_bytes[from..to];
+            let again: u64 = blamed.iter().sum();
+            if again > 0 {
+                let lost = u128::from(alone) * u128::from(again.min(bursts)) / u128::from(bursts.max(1));
+                let lost = u64::try_from(lost).expect("part of a time").saturating_sub(time_of(again, cap));
+                self.stats.contention.lose(Held::Cache, client, lost, blamed);
+                blamed.fill(0);
+            }
+        }
+        self.missed = runs;
+        let id = TransferId(self.next_id);
+        self.next_id += 1;
         let mut served = self.pool.pop().unwrap_or_default();
         self.served_into(&mut served);
+        let alone = if memory.is_some() { alone.max(own) } else { own } + latency;
         self.live.push(Live {
             id,
+            memory,
+            hits: hits + latency,
             client,
             start: now.get(),
-            alone: self.alone.femtoseconds(r.runs, r.write, cap),
+            alone,
             bytes: bursts,
             demand: Demand { cap, weight, urgent, crosses },
             rate: cap,
@@ -380,8 +448,38 @@ impl Fabric {
             since: now.get(),
             served,
         });
+        if memory.is_none() {
+            self.done.push(Reverse((hits + latency, id.0)));
+        }
         self.share_links(now);
         id
+    }
+
+    /// What the system cache has of a transfer, and how long it looked; `missed` gets the rest, and what it writes
+    /// back sets off.
+    fn look_up(&mut self, now: Time, client: usize, r: &Request<'_>) -> (u64, u64) {
+        let Some(cache) = &mut self.slc else { return (0, 0) };
+        self.missed.clear();
+        self.back.clear();
+        let hit = cache.access(client, r.runs, r.write, r.hint, &mut self.missed, &mut self.back);
+        let p = *cache.parameters();
+        if hit > 0 {
+            self.slc_free = self.slc_free.max(now.get()) + time_of(hit, p.bytes_per_s);
+        }
+        if !self.back.is_empty() {
+            let bytes: u64 = self.back.iter().map(|b| b.1).sum();
+            self.stats.moved[Content::WriteBack as usize].add(bytes, true);
+            let transfer = Transfer {
+                runs: &self.back,
+                write: true,
+                qos: Qos::Bulk,
+                weight: self.cfg.weights[0],
+                client: narrow(client),
+                cap: u64::MAX,
+            };
+            self.posted.push(self.memory.start(now, &transfer));
+        }
+        (hit, p.latency.get())
     }
 
     /// Bytes every client has been served.
@@ -407,8 +505,9 @@ impl Fabric {
             l.held = held;
             if l.rate != rate {
                 l.rate = rate;
-                let id = l.id;
-                self.memory.set_cap(now, id, rate);
+                if let Some(id) = l.memory {
+                    self.memory.set_cap(now, id, rate);
+                }
             }
         }
     }
@@ -418,19 +517,57 @@ impl Fabric {
     pub fn access_line(&mut self, now: Time, cluster: usize, offset: u64, write: bool) -> Time {
         let way = usize::from(write);
         self.stats.asked[Content::Cpu as usize].add(LINE_BYTES, write);
-        self.stats.moved[Content::Cpu as usize].add(LINE_BYTES, write);
         let mut late = self.cpu_ports[cluster][way].send(now) + self.cpu_link[way].send(now);
         if let Some(limit) = &mut self.cpu_limit {
             late += limit.send(now);
         }
-        let waited = self.memory.stats().line_wait;
-        let done = self.memory.access_line(now + late, offset, write);
+        let (done, waited) = self.line_served(now + late, offset, write);
         if !write {
             self.stats.contention.spend(Client::Cpu.index(), done - now);
-            self.window.lines += (self.memory.stats().line_wait - waited).get();
+            self.window.lines += waited.get();
             self.window.link += late.get();
         }
         done
+    }
+
+    /// A line from the system cache or memory: when it is there, and what of that it waited for other traffic.
+    fn line_served(&mut self, now: Time, offset: u64, write: bool) -> (Time, Time) {
+        let cpu = Client::Cpu.index();
+        let before = self.memory.stats().line_wait;
+        let mut now = now;
+        if let Some(cache) = &mut self.slc {
+            self.missed.clear();
+            self.back.clear();
+            let run = [(offset / LINE_BYTES * LINE_BYTES, LINE_BYTES)];
+            let hit = cache.access(cpu, &run, write, Hint::Allocate, &mut self.missed, &mut self.back);
+            let p = *cache.parameters();
+            for &(at, bytes) in &self.back {
+                self.stats.moved[Content::WriteBack as usize].add(bytes, true);
+                for line in 0..bytes / LINE_BYTES {
+                    let _posted = self.memory.access_line(now, at + line * LINE_BYTES, true);
+                }
+            }
+            now += p.latency;
+            if hit > 0 {
+                let start = now.get().max(self.slc_free);
+                self.slc_free = start + time_of(LINE_BYTES, p.bytes_per_s);
+                return (Time::new(start), Time::new(start - now.get()));
+            }
+        }
+        self.stats.moved[Content::Cpu as usize].add(LINE_BYTES, write);
+        let before = if self.back.is_empty() { before } else { self.memory.stats().line_wait };
+        let done = self.memory.access_line(now, offset, write);
+        let waited = self.memory.stats().line_wait - before;
+        if let Some(cache) = &mut self.slc {
+            let clients = self.window.served.len();
+            let blamed = &mut cache.evicted_bytes[cpu * clients..(cpu + 1) * clients];
+            if !write && blamed.iter().any(|b| *b > 0) {
+                let lost = (done - now).saturating_sub(waited).get();
+                self.stats.contention.lose(Held::Cache, cpu, lost, blamed);
+            }
+            blamed.fill(0);
+        }
+        (done, waited)
     }
 
     /// A line that the shared cache has, on its way to a hart of `cluster`: what it waits for others at the port.
@@ -440,13 +577,29 @@ impl Fabric {
 
     /// No transfer completes before this time.
     pub fn next_completion(&mut self) -> Option<Time> {
-        self.memory.next_completion()
+        let cached = self.done.peek().map(|d| Time::new(d.0.0));
+        self.memory.next_completion().into_iter().chain(cached).min()
     }
 
     /// Advances to `now` and appends the transfers finished by then, in (time, id) order.
-    pub fn finish_into(&mut self, now: Time, out: &mut Vec<(Time, FlowId)>) {
+    pub fn finish_into(&mut self, now: Time, out: &mut Vec<(Time, TransferId)>) {
         let from = out.len();
-        self.memory.finish_into(now, out);
+        self.ended.clear();
+        self.memory.finish_into(now, &mut self.ended);
+        let latency = self.slc.as_ref().map_or(0, |c| c.parameters().latency.get());
+        for (at, flow) in self.ended.drain(..) {
+            match self.live.iter().find(|l| l.memory == Some(flow)) {
+                Some(l) => self.done.push(Reverse(((at.get() + latency).max(l.hits), l.id.0))),
+                None => {
+                    let i = self.posted.iter().position(|p| *p == flow).expect("a write-back");
+                    self.posted.swap_remove(i);
+                }
+            }
+        }
+        while let Some(&Reverse((at, id))) = self.done.peek().filter(|d| d.0.0 <= now.get()) {
+            self.done.pop();
+            out.push((Time::new(at), TransferId(id)));
+        }
         if from == out.len() {
             return;
         }
@@ -481,6 +634,9 @@ impl Fabric {
 
     /// Splits what lines and noise have lost since the last time.
     pub fn settle(&mut self, now: Time) {
+        if let Some(cache) = &self.slc {
+            self.stats.slc = cache.uses().to_vec();
+        }
         let mut served = self.pool.pop().unwrap_or_default();
         self.served_into(&mut served);
         let mut moved = self.window.served.clone();
@@ -530,6 +686,12 @@ impl Live {
             self.link_lost += u64::try_from(lost).expect("part of the span");
         }
     }
+}
+
+/// Femtoseconds of `bytes` at a rate.
+fn time_of(bytes: u64, per_second: u64) -> u64 {
+    let fs = u128::from(bytes) * u128::from(FS_PER_S) / u128::from(per_second.max(1));
+    u64::try_from(fs).unwrap_or(u64::MAX / 4)
 }
 
 /// Weight of a class among those that share.

@@ -18,7 +18,7 @@ use crate::config::SocConfig;
 use crate::cpu::{CAUSES, Hart, HartStats};
 use crate::dram::MemoryStats;
 use crate::dram::energy::{DramAction, system_counts};
-use crate::fabric::{Asked, Client, Contention, FabricStats};
+use crate::fabric::{Asked, Client, Content, Contention, FabricStats, SlcUse};
 use crate::power::EnergyTable;
 
 /// Counts at one instant.
@@ -114,6 +114,10 @@ pub struct RunResult {
     pub noise_bytes: u64,
     /// What memory moved since time zero by what it carried, and the memory's energy for it.
     pub traffic: Vec<TrafficResult>,
+    /// What clients had of the system cache since time zero; empty without one.
+    pub slc: Vec<SlcUse>,
+    /// Bytes it wrote back.
+    pub slc_written_back: u64,
     /// Who waited for whom since time zero, by client.
     pub contention: Contention,
     /// Names of the clients.
@@ -241,6 +245,8 @@ impl Account {
             served: served(&zero.dram, &last.dram),
             noise_bytes: last.dram.noise_bytes - zero.dram.noise_bytes,
             traffic: traffic(&zero, &last),
+            slc: slc(&zero, &last),
+            slc_written_back: moved(&zero, &last)[Content::WriteBack as usize].write,
             contention: last.fabric.contention.since(&zero.fabric.contention),
             clients: (0..world.chip.fabric.clients()).map(Client::name).collect(),
             decode_read_bytes: served(&first.dram, &last.dram).iter().map(|s| s.0).sum(),
@@ -393,8 +399,16 @@ impl Account {
             l3 += b.l2_misses + b.write_backs - a.l2_misses - a.write_backs;
         }
         charge("cpu_caches", "l2_access", k.l2, l2);
-        charge("cpu_caches", "l3_access", k.l3, l3);
-        charge("cpu_leakage", "l3_ns", k.leak_l3, ns);
+        if self.cfg.l3.is_some() {
+            charge("cpu_caches", "l3_access", k.l3, l3);
+            charge("cpu_leakage", "l3_ns", k.leak_l3, ns);
+        }
+        if let Some(slc) = &self.cfg.slc {
+            let accesses =
+                |s: &Snapshot| s.fabric.slc.iter().map(|u| u.hits + u.fills + u.write_backs).sum::<u64>();
+            charge("fabric_slc", "access", k.slc, accesses(to) - accesses(from));
+            charge("fabric_slc", "mib_ns", k.leak_slc, ns * (slc.bytes >> 20));
+        }
     }
 
     fn rail(&self, k: &Coefficients, from: &Snapshot, to: &Snapshot) -> Energy {
@@ -433,10 +447,17 @@ fn seen(from: &Snapshot, to: &Snapshot) -> MemoryStats {
     }
 }
 
+fn moved(from: &Snapshot, to: &Snapshot) -> Vec<Asked> {
+    to.fabric.moved.iter().zip(&from.fabric.moved).map(|(b, a)| b.since(*a)).collect()
+}
+
+fn slc(from: &Snapshot, to: &Snapshot) -> Vec<SlcUse> {
+    let before = |i: usize| from.fabric.slc.get(i).copied().unwrap_or_default();
+    to.fabric.slc.iter().enumerate().map(|(i, u)| u.since(before(i))).collect()
+}
+
 fn traffic(from: &Snapshot, to: &Snapshot) -> Vec<TrafficResult> {
-    let moved: Vec<Asked> =
-        to.fabric.moved.iter().zip(&from.fabric.moved).map(|(b, a)| b.since(*a)).collect();
-    super::traffic::traffic(&moved, &seen(from, to))
+    super::traffic::traffic(&moved(from, to), &seen(from, to))
 }
 
 fn served(from: &MemoryStats, to: &MemoryStats) -> [(u64, u64); 2] {
@@ -477,8 +498,10 @@ pub(super) struct Coefficients {
     leak_npu: u64,
     leak_fabric: u64,
     leak_l3: u64,
+    leak_slc: u64,
     l2: u64,
     l3: u64,
+    slc: u64,
     cpu: BTreeMap<String, CpuCoefficients>,
 }
 
@@ -530,6 +553,10 @@ impl Coefficients {
         k.leak_npu = leak("npu.core", mv)?;
         k.leak_fabric = leak("fabric", fabric)?;
         k.leak_l3 = leak("cpu.l3", fabric)?;
+        if cfg.slc.is_some() {
+            k.leak_slc = leak("cpu.slc", fabric)?;
+            k.slc = at("cpu.slc", "access", fabric)?;
+        }
         k.l2 = at("cpu.l2", "access", fabric)?;
         k.l3 = at("cpu.l3", "access", fabric)?;
         for (name, cluster) in &cfg.cpu {

@@ -10,7 +10,7 @@ use sim_kernel::{Addr, Bytes, Clock, Cycles, EventQueue, Hertz, RankTable, Time}
 use thiserror::Error;
 
 use super::account::Account;
-use super::chip::{Chip, Ranks, World, bytes};
+use super::chip::{Chip, Ranks, SharedLevel, World, bytes};
 use super::mailbox::Mailbox;
 use super::symbols::Symbols;
 use super::{Soc, devicetree};
@@ -18,7 +18,7 @@ use crate::config::{self, SocConfig};
 use crate::cpu::devices::{Clint, Plic, Uart};
 use crate::cpu::{CacheConfig, CoreConfig, GuestMemory, Hart, InOrderConfig, SharedCache};
 use crate::dram::{AddressMap, Controller, DramConfig, Standard};
-use crate::fabric::{Class, Fabric, FabricParameters, MemoryTiming};
+use crate::fabric::{Class, Fabric, FabricParameters, MemoryTiming, SlcParameters};
 
 /// Granularity of address-only ranges.
 const PAGE: u64 = 64 * 1024;
@@ -173,7 +173,6 @@ impl SocBuilder {
         let fabric_latency = fabric.edge(hops);
         let npu = self.npu(memory_latency + fabric_latency * 2);
         let parameters = fabric_parameters(cfg, dram.peak_bytes_per_s());
-        let l3 = cache(&cfg.l3.cache);
         let chip = Chip {
             queue: EventQueue::new(&table),
             ranks,
@@ -181,9 +180,7 @@ impl SocBuilder {
             fabric: Fabric::new(parameters, dram, self.memory, self.job.seed),
             clusters: clusters(cfg),
             image: (layout.image, self.model.bytes),
-            l3: SharedCache::new(&l3).map_err(|e| config_error("l3", e))?,
-            l3_clock: Clock::new(Hertz::new(cfg.l3.frequency_hz)),
-            l3_latency: Cycles::new(u64::from(l3.latency_cycles)),
+            l3: shared_level(cfg)?,
             fabric_latency,
             clint: Clint::new(harts.len(), cfg.boot.timebase_hz),
             plic: Plic::new(harts.len()),
@@ -344,6 +341,16 @@ fn clusters(cfg: &SocConfig) -> Vec<usize> {
     sized.flat_map(|(i, (_, c))| core::iter::repeat_n(i, c.count as usize)).collect()
 }
 
+fn shared_level(cfg: &SocConfig) -> Result<Option<SharedLevel>, BuildError> {
+    let Some(l3) = &cfg.l3 else { return Ok(None) };
+    let geometry = cache(&l3.cache);
+    Ok(Some(SharedLevel {
+        cache: SharedCache::new(&geometry).map_err(|e| config_error("l3", e))?,
+        clock: Clock::new(Hertz::new(l3.frequency_hz)),
+        latency: Cycles::new(u64::from(geometry.latency_cycles)),
+    }))
+}
+
 fn fabric_parameters(cfg: &SocConfig, peak: u64) -> FabricParameters {
     let f = &cfg.fabric;
     let rate = |bytes: u32| u64::from(bytes) * f.frequency_hz;
@@ -353,6 +360,15 @@ fn fabric_parameters(cfg: &SocConfig, peak: u64) -> FabricParameters {
         config::QosClass::Normal => Class::Normal,
         config::QosClass::Urgent => Class::Urgent,
     };
+    let clock = Clock::new(Hertz::new(f.frequency_hz));
+    let slc = cfg.slc.map(|s| SlcParameters {
+        bytes: s.bytes,
+        ways: s.ways,
+        cpu_ways: s.cpu_ways,
+        npu_ways: s.npu_ways,
+        bytes_per_s: rate(s.bytes_per_cycle),
+        latency: clock.edge(Cycles::new(s.latency_cycles.into())),
+    });
     FabricParameters {
         cores: cfg.npu.cores as usize,
         clusters: cfg.cpu.len(),
@@ -360,11 +376,12 @@ fn fabric_parameters(cfg: &SocConfig, peak: u64) -> FabricParameters {
         npu_link: rate(f.bytes_per_cycle),
         cpu_port: rate(f.cpu_port_bytes_per_cycle),
         cpu_link: rate(f.bytes_per_cycle),
-        beat: Clock::new(Hertz::new(f.frequency_hz)).edge(Cycles::new(1)),
+        beat: clock.edge(Cycles::new(1)),
         npu_limit: f.npu_limit_bytes_per_s,
         cpu_limit: f.cpu_limit_bytes_per_s,
         weights: f.qos_weights,
         noise: cfg.traffic.map(|t| (peak * u64::from(t.cpu_noise_permille) / 1000, class(t.cpu_noise_class))),
+        slc,
     }
 }
 

@@ -15,8 +15,7 @@ use crate::cpu::{
     Bus, BusFault, GuestMemory, InterruptLines, LineReply, LineRequest, LineSource, MemoryFault,
     SharedAccess, SharedCache,
 };
-use crate::dram::FlowId;
-use crate::fabric::{Class, Client, Content as Carries, Fabric, Request};
+use crate::fabric::{Class, Client, Content as Carries, Fabric, Hint, Request, TransferId};
 
 /// What happens to a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +50,13 @@ pub(super) struct Ranks {
     pub(super) mailbox: Rank,
 }
 
+/// The cache that harts share, on its own clock.
+pub(super) struct SharedLevel {
+    pub(super) cache: SharedCache,
+    pub(super) clock: Clock,
+    pub(super) latency: Cycles,
+}
+
 /// The chip without harts and engines.
 pub(super) struct Chip {
     pub(super) queue: EventQueue<Event>,
@@ -61,17 +67,15 @@ pub(super) struct Chip {
     pub(super) clusters: Vec<usize>,
     /// Addresses of the model's image.
     pub(super) image: (u64, u64),
-    pub(super) l3: SharedCache,
-    pub(super) l3_clock: Clock,
-    pub(super) l3_latency: Cycles,
+    pub(super) l3: Option<SharedLevel>,
     pub(super) fabric_latency: Time,
     pub(super) clint: Clint,
     pub(super) plic: Plic,
     pub(super) uart: Uart,
     pub(super) mailbox: Mailbox,
     pub(super) console: Vec<u8>,
-    pub(super) flows: Vec<(FlowId, usize, Requester)>,
-    pub(super) ended: Vec<(Time, FlowId)>,
+    pub(super) flows: Vec<(TransferId, usize, Requester)>,
+    pub(super) ended: Vec<(Time, TransferId)>,
     pub(super) memory_due: Option<Time>,
     pub(super) lines_changed: bool,
     pub(super) snoops: Vec<u64>,
@@ -237,6 +241,7 @@ impl Outside for Chip {
         let request = Request {
             client: if flow.write { Client::NpuOut(flow.core) } else { Client::NpuIn(flow.core) },
             class: Class::of_code(flow.qos),
+            hint: Hint::of_code(flow.slc),
             content: self.carries(flow),
             runs: &runs,
             write: flow.write,
@@ -282,24 +287,30 @@ impl Bus for World {
 
     fn line(&mut self, r: LineRequest) -> LineReply {
         let c = &mut self.chip;
-        let looked_up = c.l3_clock.after(r.now, c.l3_latency);
-        match c.l3.access(r.addr) {
-            SharedAccess::Hit => {
-                let waits = c.fabric.cached_line(r.now, c.clusters[r.hart]);
-                LineReply { done: looked_up + waits, source: LineSource::SharedCache }
-            }
-            SharedAccess::Miss { write_back } => {
-                if let Some(victim) = write_back {
-                    let _posted = c.line_from_memory(r.now, r.hart, victim, true);
+        let (mut looked_up, mut write_back) = (r.now, None);
+        if let Some(l3) = &mut c.l3 {
+            looked_up = l3.clock.after(r.now, l3.latency);
+            match l3.cache.access(r.addr) {
+                SharedAccess::Hit => {
+                    let waits = c.fabric.cached_line(r.now, c.clusters[r.hart]);
+                    return LineReply { done: looked_up + waits, source: LineSource::SharedCache };
                 }
-                let read = c.line_from_memory(r.now, r.hart, r.addr, false).saturating_sub(r.now);
-                LineReply { done: looked_up + read + c.fabric_latency * 2, source: LineSource::Dram }
+                SharedAccess::Miss { write_back: victim } => write_back = victim,
             }
         }
+        if let Some(victim) = write_back {
+            let _posted = c.line_from_memory(r.now, r.hart, victim, true);
+        }
+        let read = c.line_from_memory(r.now, r.hart, r.addr, false).saturating_sub(r.now);
+        LineReply { done: looked_up + read + c.fabric_latency * 2, source: LineSource::Dram }
     }
 
     fn write_back(&mut self, now: Time, hart: usize, addr: u64) {
-        if let Some(victim) = self.chip.l3.write_back(addr) {
+        let victim = match &mut self.chip.l3 {
+            Some(l3) => l3.cache.write_back(addr),
+            None => Some(addr),
+        };
+        if let Some(victim) = victim {
             let _posted = self.chip.line_from_memory(now, hart, victim, true);
         }
     }

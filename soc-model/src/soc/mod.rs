@@ -275,7 +275,9 @@ impl Soc {
     fn settle(&mut self, now: Time) {
         let chip = &mut self.world.chip;
         while let Some(line) = chip.snoops.pop() {
-            chip.l3.invalidate_line(line);
+            if let Some(l3) = &mut chip.l3 {
+                l3.cache.invalidate_line(line);
+            }
             self.harts.iter_mut().for_each(|h| h.invalidate_line(line));
         }
         chip.watch_memory(now);
