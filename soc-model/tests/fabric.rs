@@ -308,8 +308,7 @@ fn who_evicts_pays() {
     let p = FabricParameters { slc: Some(CACHE), ..parameters() };
     let mut fabric = Fabric::new(p, dram(), MemoryTiming::Sampled, 1);
     let mut now = Time::ZERO;
-    let mut line =
-        |fabric: &mut Fabric, now: Time| (fabric.access_line(now, 0, 8 << 30, false) - now).as_ns();
+    let line = |fabric: &mut Fabric, now: Time| (fabric.access_line(now, 0, 8 << 30, false) - now).as_ns();
     let cold = line(&mut fabric, now);
     for (hint, found) in [(Hint::Stream, true), (Hint::Allocate, false)] {
         let runs = [(1 << 30, 32 * MIB)];

@@ -88,19 +88,16 @@ impl Contention {
     }
 
     /// Time of a client's transfers and lines.
-    #[must_use]
     pub fn spent(&self, client: usize) -> Time {
         Time::new(self.spent[client])
     }
 
     /// What `victim` lost to `aggressor`.
-    #[must_use]
     pub fn lost(&self, held: Held, victim: usize, aggressor: usize) -> Time {
         Time::new(self.lost[self.index(held, victim, aggressor)])
     }
 
     /// What `victim` lost to everybody else, by everything.
-    #[must_use]
     pub fn lost_to_others(&self, victim: usize) -> Time {
         let others = (0..self.clients).filter(|a| *a != victim);
         others.flat_map(|a| Held::ALL.map(|h| self.lost(h, victim, a))).sum()

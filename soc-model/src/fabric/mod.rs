@@ -656,8 +656,7 @@ impl Fabric {
             let elapsed = at.saturating_sub(w.noise_from);
             let wanted = u128::from(rate) * u128::from(elapsed) / u128::from(FS_PER_S);
             let got = u128::from(moved[noise]).min(wanted);
-            if wanted > 0 {
-                let lost = u128::from(elapsed) * (wanted - got) / wanted;
+            if let Some(lost) = (u128::from(elapsed) * (wanted - got)).checked_div(wanted) {
                 self.stats.contention.spend(noise, Time::new(elapsed));
                 let mut others = moved;
                 others[noise] = 0;

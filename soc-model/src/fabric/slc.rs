@@ -215,7 +215,7 @@ impl SystemCache {
         let tag = piece.at / SECTOR_BYTES;
         let ways = self.p.ways as usize;
         // Sectors of a channel's stripe would share sets without the higher bits.
-        let set = ((tag ^ tag / self.sets) & (self.sets - 1)) as usize * ways;
+        let set = ((tag ^ (tag / self.sets)) & (self.sets - 1)) as usize * ways;
         let (touched, whole) = masks(piece);
         let way = (set..set + ways).find(|w| self.sectors[*w].tag == tag);
         let present = way.map_or(0, |w| self.sectors[w].valid) & touched;
