@@ -332,3 +332,28 @@ fn who_evicts_pays() {
     assert!(c.lost(Held::Cache, Client::Cpu.index(), Client::NpuIn(0).index()) > Time::ZERO);
     assert_eq!(c.lost(Held::Cache, Client::NpuIn(0).index(), Client::Cpu.index()), Time::ZERO);
 }
+
+/// Mean latency of lines of a hart, 200 ns apart, beside noise and streams.
+#[test]
+fn lines_wait_longer_the_more_noise_there_is() {
+    let mut before = 0;
+    for permille in [0, 100, 300, 500, 700] {
+        let p = if permille == 0 { parameters() } else { noisy(permille, Class::Urgent) };
+        let mut fabric = Fabric::new(p, dram(), MemoryTiming::Sampled, 1);
+        for core in 0..CORES {
+            let client = Client::NpuIn(core);
+            let (class, hint, content) = (Class::Normal, Hint::Stream, Content::Weights);
+            let runs = [(core as u64 * 512 * MIB, 64 * MIB)];
+            let r = Request { client, class, hint, content, runs: &runs, write: false, cap: u64::MAX };
+            fabric.start_flow(Time::ZERO, &r);
+        }
+        let lines = 500;
+        let late = |n: u64| {
+            let now = Time::from_ns(1000 + 200 * n);
+            (fabric.access_line(now, 0, (8 << 30) + n * 7_777 * 64, false) - now).as_ns()
+        };
+        let mean = (0..lines).map(late).sum::<u64>() / lines;
+        assert!(mean > before, "{permille}: {mean} ns after {before} ns");
+        before = mean;
+    }
+}

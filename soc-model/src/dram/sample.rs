@@ -223,12 +223,14 @@ impl Sampler {
         }
     }
 
-    /// Offers an urgent line at a random address.
-    fn probe(&mut self, engine: &mut BurstChannel) {
-        let line = self.draw() << 6;
-        for half in [0, BURST_BYTES] {
-            let place = self.map.place(line + half);
-            engine.offer(Request { place, write: false, urgent: true, tag: PROBE_TAG }, &mut self.done);
+    /// Offers the halves of an urgent line that are not yet taken.
+    fn probe(&mut self, engine: &mut BurstChannel, unsent: &mut Vec<u64>) {
+        while let Some(&half) = unsent.last() {
+            let place = self.map.place(half);
+            if !engine.offer(Request { place, write: false, urgent: true, tag: PROBE_TAG }, &mut self.done) {
+                return;
+            }
+            unsent.pop();
         }
     }
 
@@ -267,14 +269,17 @@ impl Sampler {
         let mut waiting = None;
         let mut probe_due = measured.end;
         let mut probe: Option<(u64, u8)> = None;
+        let mut unsent = Vec::with_capacity(2);
         let mut activates_before = 0;
         while engine.now() < end {
             let now = engine.now();
             if now >= probe_due && probe.is_none() {
                 probe_due = now + PROBE_CK;
-                self.probe(&mut engine);
+                let line = self.draw() << 6;
+                unsent.extend([line + BURST_BYTES, line]);
                 probe = Some((now, 2));
             }
+            self.probe(&mut engine, &mut unsent);
             let mut wake = u64::MAX;
             if urgent {
                 wake = self.feed_noise(&mut engine, u64::MAX);
@@ -307,6 +312,10 @@ impl Sampler {
             }
             let to = engine.next_event().min(end).min(probe_due.min(wake).max(engine.now()));
             engine.skip_to(to);
+        }
+        if let Some((since, _)) = probe.filter(|_| m.probes == 0) {
+            // Where none came back, they take at least that long.
+            (m.probes, m.probe_ck) = (1, end - since);
         }
         m
     }
