@@ -62,7 +62,7 @@ fn the_npu_suite_holds() {
 fn the_dram_suite_holds() {
     let rows = rows("dram");
     assert_eq!(count(&rows, |r| r["band_percent"] == 0.0 && r["metric"] == "ck_cycles"), 4);
-    assert_eq!(count(&rows, |r| r["metric"] == "utilisation (points)"), 16);
+    assert_eq!(count(&rows, |r| r["metric"] == "utilisation (points)"), 28);
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use sim_kernel::{Bytes, Energy, Time};
 
-use crate::facts::{OpFacts, RunFacts, Traffic};
+use crate::facts::{OpFacts, RunFacts, Traffic, WaitFacts};
 use crate::record::{
-    Area, Boot, Dram, Efficiency, EnergyUse, Firmware, Op, Power, RunRecord, SCHEMA, TOTAL, Thermal,
-    Throughput, Times, TopsPerWatt, Validity,
+    Area, Boot, Dram, Efficiency, EnergyUse, Firmware, LostTo, Op, Power, RunRecord, SCHEMA, Slc, TOTAL,
+    Thermal, Throughput, Times, TopsPerWatt, TrafficOf, Validity, Wait,
 };
 
 fn seconds(time: Time) -> f64 {
@@ -56,6 +56,8 @@ pub(crate) fn record(f: &RunFacts) -> RunRecord {
             .thermal
             .map(|t| Thermal { junction_c: t.junction as f64 / 1e3, skin_c: t.skin as f64 / 1e3 }),
         dram: dram(f),
+        slc: slc(f),
+        contention: f.contention.iter().map(|(k, w)| (k.clone(), wait(w))).collect(),
         cycles: cycles(f),
         commands: f.commands.clone(),
         preemption: f.preemption,
@@ -154,6 +156,45 @@ fn dram(f: &RunFacts) -> Dram {
         peak_gb_per_s: peak / 1e9,
         utilisation: ratio(rate, peak).unwrap_or(0.0),
         decode_read_bytes_per_token: ratio(bytes(f.dram.decode_read), later_tokens(f)),
+        traffic: f
+            .dram
+            .traffic
+            .iter()
+            .map(|(content, t)| {
+                let bits = 8.0 * (bytes(t.moved.read) + bytes(t.moved.write));
+                let of = TrafficOf {
+                    read_bytes: t.moved.read.get(),
+                    write_bytes: t.moved.write.get(),
+                    energy_j: joules(t.energy),
+                    pj_per_bit: ratio(t.energy.get() as f64 / 1e3, bits),
+                };
+                (content.clone(), of)
+            })
+            .collect(),
+    }
+}
+
+fn slc(f: &RunFacts) -> Option<Slc> {
+    let hits: u64 = f.slc.values().map(|s| s.hits).sum();
+    let misses: u64 = f.slc.values().map(|s| s.misses).sum();
+    let hit_rate = ratio(hits as f64, (hits + misses) as f64).unwrap_or(0.0);
+    (!f.slc.is_empty()).then(|| Slc { hit_rate, by_client: f.slc.clone() })
+}
+
+fn wait(w: &WaitFacts) -> Wait {
+    let spent = w.spent.get() as f64;
+    // Who lost all its time would have needed none: no factor says that, so a femtosecond is left to it.
+    let slowdown = |lost: f64| if spent > 0.0 { spent / (spent - lost).max(1.0) } else { 1.0 };
+    let sum = |held: &BTreeMap<String, Time>| held.values().map(|t| t.get() as f64).sum::<f64>();
+    let lost_to = |held: &BTreeMap<String, Time>| LostTo {
+        lost_s: sum(held) / 1e15,
+        slowdown: slowdown(sum(held)),
+        held_s: held.iter().map(|(k, t)| (k.clone(), seconds(*t))).collect(),
+    };
+    Wait {
+        spent_s: seconds(w.spent),
+        slowdown: slowdown(w.lost.values().map(sum).sum()),
+        by: w.lost.iter().map(|(aggressor, held)| (aggressor.clone(), lost_to(held))).collect(),
     }
 }
 

@@ -105,6 +105,43 @@ pub struct Traffic {
     pub write: Bytes,
 }
 
+/// What memory moved for one kind of content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrafficFacts {
+    /// Bytes.
+    pub moved: Traffic,
+    /// The memory's energy: device, PHY, and its share of refresh and standby.
+    pub energy: Energy,
+}
+
+/// What one client had of the system cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlcFacts {
+    /// Lines found.
+    pub hits: u64,
+    /// Lines not found.
+    pub misses: u64,
+    /// Lines put into it.
+    pub fills: u64,
+    /// Lines it displaced.
+    pub evictions: u64,
+    /// Of these, dirty ones that went to memory.
+    pub write_backs: u64,
+    /// Bytes read from it.
+    pub hit_read_bytes: u64,
+    /// Bytes written into it.
+    pub hit_write_bytes: u64,
+}
+
+/// What one client of memory waited for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WaitFacts {
+    /// Time of all its transfers, from request to last byte.
+    pub spent: Time,
+    /// Of it, time lost to each other client, by what that client held.
+    pub lost: BTreeMap<String, BTreeMap<String, Time>>,
+}
+
 /// The external memory between time zero and the end of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DramFacts {
@@ -115,6 +152,8 @@ pub struct DramFacts {
     pub requested: BTreeMap<String, Traffic>,
     /// What a system cache kept away from the controllers; zero without one.
     pub absorbed: Traffic,
+    /// What was moved by kind of content, with the memory's energy for it; empty where it was not told apart.
+    pub traffic: BTreeMap<String, TrafficFacts>,
     /// Bytes read after the first token was delivered.
     pub decode_read: Bytes,
     /// Peak of all channels together, in bytes per second.
@@ -275,6 +314,10 @@ pub struct RunFacts {
     pub thermal: Option<ThermalFacts>,
     /// External memory.
     pub dram: DramFacts,
+    /// Use of the system cache by client; empty without one.
+    pub slc: BTreeMap<String, SlcFacts>,
+    /// Who waited for whom in front of memory, by client; empty where it was not counted.
+    pub contention: BTreeMap<String, WaitFacts>,
     /// Cycles by engine.
     pub cycles: BTreeMap<String, EngineFacts>,
     /// Commands by NPU engine: executed ones, of a sequencer the dispatched ones.
@@ -437,6 +480,26 @@ impl RunFacts {
         let ops = sum(self.ops.iter().map(|o| o.dram_bytes.get()));
         let all = side(|t| t.read) + side(|t| t.write);
         laws.at_most("ops move no more than was requested", "ops[].dram_bytes", ops, all);
+        if !d.traffic.is_empty() {
+            let law = "bytes by content == bytes moved";
+            let side = |pick: fn(&Traffic) -> Bytes| sum(d.traffic.values().map(|t| pick(&t.moved).get()));
+            laws.equal(law, "dram.traffic read", side(|t| t.read), read);
+            laws.equal(law, "dram.traffic write", side(|t| t.write), write);
+            let energy = sum(d.traffic.values().map(|t| t.energy.get()));
+            let all = u128::from(self.energy.total.get());
+            laws.at_most("traffic spends no more than the run", "dram.traffic (fJ)", energy, all);
+        }
+        if !self.slc.is_empty() {
+            let law = "bytes absorbed == bytes found in the system cache";
+            let found = |pick: fn(&SlcFacts) -> u64| sum(self.slc.values().map(pick));
+            laws.equal(law, "slc read", found(|s| s.hit_read_bytes), d.absorbed.read.get().into());
+            laws.equal(law, "slc write", found(|s| s.hit_write_bytes), d.absorbed.write.get().into());
+        }
+        for (client, w) in &self.contention {
+            let lost = sum(w.lost.values().flat_map(BTreeMap::values).map(|t| t.get()));
+            let place = format!("contention.{client}");
+            laws.at_most("nobody loses more time than it spent", &place, lost, w.spent.get().into());
+        }
         let most = u128::from(d.peak_bytes_per_s) * u128::from(self.end.get());
         laws.at_most("bytes x 1e15 <= peak x duration", "dram", (read + write) * u128::from(FS_PER_S), most);
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{CheckError, ReadError};
-use crate::facts::{MemoryModel, ModelInfo, Named, Output, Phase, RunFacts, Workload};
+use crate::facts::{MemoryModel, ModelInfo, Named, Output, Phase, RunFacts, SlcFacts, Workload};
 
 /// Value of the `schema` key.
 pub const SCHEMA: &str = "presil.run/1";
@@ -161,8 +161,53 @@ pub struct Thermal {
     pub skin_c: f64,
 }
 
-/// External memory.
+/// What memory moved for one kind of content.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrafficOf {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// The memory's energy for them: device, PHY, and a share of refresh and standby by bytes.
+    pub energy_j: f64,
+    /// The same a bit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pj_per_bit: Option<f64>,
+}
+
+/// What one client of memory waited for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Time of all its transfers, from request to last byte; transfers that overlap count twice.
+    pub spent_s: f64,
+    /// That time over what it would have been without the other clients.
+    pub slowdown: f64,
+    /// By aggressor.
+    pub by: BTreeMap<String, LostTo>,
+}
+
+/// What one client lost to another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LostTo {
+    /// Time.
+    pub lost_s: f64,
+    /// The victim's time over what it would have been without this aggressor.
+    pub slowdown: f64,
+    /// The time by what the aggressor held: `link`, `memory`, `cache`.
+    pub held_s: ByName,
+}
+
+/// The system cache.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slc {
+    /// Lines found over lines looked for.
+    pub hit_rate: f64,
+    /// What each client had of it.
+    pub by_client: BTreeMap<String, SlcFacts>,
+}
+
+/// External memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dram {
     /// Bytes read.
     pub read_bytes: u64,
@@ -177,6 +222,9 @@ pub struct Dram {
     /// Bytes read per token of decode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decode_read_bytes_per_token: Option<f64>,
+    /// Bytes and energy by what they carried: `weights`, `kv`, `activations`, `commands`, `cpu`, `cpu_noise`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub traffic: BTreeMap<String, TrafficOf>,
 }
 
 /// One instance of an op.
@@ -250,6 +298,12 @@ pub struct RunRecord {
     pub thermal: Option<Thermal>,
     /// External memory.
     pub dram: Dram,
+    /// System cache, where the chip has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slc: Option<Slc>,
+    /// Who waited for whom in front of memory: victims, and within them aggressors.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contention: BTreeMap<String, Wait>,
     /// Cycles by engine and cause; `total` beside the causes.
     pub cycles: BTreeMap<String, BTreeMap<String, u64>>,
     /// Commands by NPU engine: executed ones, of a sequencer the dispatched ones.

@@ -10,6 +10,8 @@ pub const WORK_CAUSES: &[&str] = &["active", "busy", "compute"];
 
 /// Stall causes shown per kind of engine.
 const STALLS_SHOWN: usize = 3;
+/// Share of a client's time lost to others from which on it is shown.
+const CONTENTION_SHOWN: f64 = 0.01;
 /// Components shown before the rest is summed into one line.
 const COMPONENTS_SHOWN: usize = 10;
 
@@ -122,8 +124,15 @@ pub fn text(record: &RunRecord) -> String {
         quantity(record.dram.peak_gb_per_s, "GB/s"),
         percent(record.dram.utilisation).trim_start()
     ));
+    traffic(&mut lines, record);
+    if let Some(slc) = &record.slc {
+        let found: u64 = slc.by_client.values().map(|c| c.hit_read_bytes + c.hit_write_bytes).sum();
+        let share = format!("{} of lines found", percent(slc.hit_rate).trim_start());
+        lines.push(format!("  {:<32}{:>14}   {share}", "System cache", quantity(found as f64, "B")));
+    }
     lines.push(String::new());
     stalls(&mut lines, record);
+    contention(&mut lines, record);
     lines.push(String::new());
     lines.push("Firmware".to_owned());
     metrics(&mut lines, FIRMWARE, record);
@@ -215,6 +224,43 @@ fn stalls(lines: &mut Vec<String>, record: &RunRecord) {
             line.push_str(&format!("   {cause} {}", percent(share(n)).trim_start()));
         }
         lines.push(line);
+    }
+}
+
+fn traffic(lines: &mut Vec<String>, record: &RunRecord) {
+    for (content, t) in &record.dram.traffic {
+        let bytes = quantity((t.read_bytes + t.write_bytes) as f64, "B");
+        let per_bit = t.pj_per_bit.map_or(String::new(), |p| format!("   {p:.2} pJ/bit"));
+        lines.push(format!("  {:<32}{bytes:>14}{per_bit}", format!("of it {content}")));
+    }
+}
+
+/// Who was slowed by whom, where it is worth a line; cores of one kind share one.
+fn contention(lines: &mut Vec<String>, record: &RunRecord) {
+    let mut kinds: BTreeMap<String, (f64, BTreeMap<String, f64>)> = BTreeMap::new();
+    for (victim, w) in &record.contention {
+        let kind = kinds.entry(kind_of(victim)).or_default();
+        kind.0 += w.spent_s;
+        w.by.iter().for_each(|(a, to)| *kind.1.entry(kind_of(a)).or_default() += to.lost_s);
+    }
+    let mut rows = Vec::new();
+    for (victim, (spent, by)) in kinds {
+        let lost: f64 = by.values().sum();
+        if lost < CONTENTION_SHOWN * spent || lost == 0.0 {
+            continue;
+        }
+        let mut by: Vec<(String, f64)> = by.into_iter().collect();
+        by.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let mut line = format!("  {victim:<24}{:>6} x", significant(spent / (spent - lost).max(1e-15)));
+        for (aggressor, lost) in by.into_iter().take(STALLS_SHOWN).filter(|b| b.1 >= 0.001 * spent) {
+            line.push_str(&format!("   {aggressor} {}", percent(lost / spent).trim_start()));
+        }
+        rows.push(line);
+    }
+    if !rows.is_empty() {
+        lines.push(String::new());
+        lines.push("Memory shared (time of transfers over time alone; share of it lost to whom)".to_owned());
+        lines.extend(rows);
     }
 }
 

@@ -57,6 +57,40 @@ pub const CYCLES: &[TableColumn<Part>] = &[
     TableColumn { name: "share", description: "Share of the engine's cycles.", cell: |p| share(p) },
 ];
 
+/// A victim and an aggressor; the aggressor `all` is everybody else together.
+pub struct Pair {
+    victim: String,
+    aggressor: String,
+    lost_s: f64,
+    slowdown: f64,
+    held_s: crate::record::ByName,
+}
+
+impl Pair {
+    fn held(&self, what: &str) -> String {
+        number(self.held_s.get(what).copied().unwrap_or(0.0))
+    }
+}
+
+/// Columns of `contention.csv`.
+pub const CONTENTION: &[TableColumn<Pair>] = &[
+    TableColumn { name: "victim", description: "Client that waited.", cell: |p| p.victim.clone() },
+    TableColumn {
+        name: "aggressor",
+        description: "Client that held what it waited for; `all` is every other client.",
+        cell: |p| p.aggressor.clone(),
+    },
+    TableColumn { name: "lost_s", description: "Time lost, seconds.", cell: |p| number(p.lost_s) },
+    TableColumn {
+        name: "slowdown",
+        description: "The victim's time over what it would have been without the aggressor.",
+        cell: |p| number(p.slowdown),
+    },
+    TableColumn { name: "link_s", description: "Of it, to links and limits.", cell: |p| p.held("link") },
+    TableColumn { name: "memory_s", description: "Of it, to memory channels.", cell: |p| p.held("memory") },
+    TableColumn { name: "cache_s", description: "Of it, to the system cache.", cell: |p| p.held("cache") },
+];
+
 /// Shortest decimal text that reads back as the same number.
 #[must_use]
 pub fn number(value: f64) -> String {
@@ -116,4 +150,26 @@ pub fn cycles_csv(record: &RunRecord) -> String {
         })
     });
     csv(CYCLES, rows)
+}
+
+/// `contention.csv`: of every victim everybody else together, then each aggressor.
+#[must_use]
+pub fn contention_csv(record: &RunRecord) -> String {
+    let rows = record.contention.iter().flat_map(|(victim, w)| {
+        let mut held_s = crate::record::ByName::new();
+        for to in w.by.values() {
+            to.held_s.iter().for_each(|(k, v)| *held_s.entry(k.clone()).or_default() += v);
+        }
+        let pair = |aggressor: &str, lost_s, slowdown, held_s| Pair {
+            victim: victim.clone(),
+            aggressor: aggressor.to_owned(),
+            lost_s,
+            slowdown,
+            held_s,
+        };
+        let all = pair("all", w.by.values().map(|to| to.lost_s).sum(), w.slowdown, held_s);
+        let each = w.by.iter().map(|(name, to)| pair(name, to.lost_s, to.slowdown, to.held_s.clone()));
+        core::iter::once(all).chain(each).collect::<Vec<_>>()
+    });
+    csv(CONTENTION, rows)
 }

@@ -83,6 +83,9 @@ pub fn run_directory(
         ("time_by_kind.svg", plots::time_by_kind(record)?),
         ("roofline.svg", plots::roofline(record)?),
     ];
+    if !record.contention.is_empty() {
+        files.push(("contention.csv", tables::contention_csv(record)));
+    }
     if let Some(host) = host {
         files.push(("sim.json", host.to_json()?));
     }

@@ -4,5 +4,6 @@ pub mod config;
 pub mod cpu;
 pub mod dram;
 pub mod exec;
+pub mod fabric;
 pub mod power;
 pub mod soc;

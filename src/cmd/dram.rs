@@ -114,31 +114,12 @@ fn parse(place: &str, text: &str) -> Result<Standard, CliError> {
         .map_err(|errors| CliError::Input(errors.iter().map(|e| format!("{place}: {e}")).collect()))
 }
 
-/// What `presil dram replay` prints for these options, on one line; after `|` stand settings of the controller that
-/// have no option: `refresh=off`, `read-buffer=N`, `write-buffer=N`, `drain-above=N`, `drain-until-below=N`.
+/// What `presil dram replay` prints for these options, on one line.
 ///
 /// # Errors
 /// If an option is wrong.
 pub(super) fn document(command: &str) -> Result<serde_json::Value, CliError> {
-    let (words, settings) = command.split_once('|').unwrap_or((command, ""));
-    let mut options = super::validate::options::<Replay>(words)?.options()?;
-    let c = &mut options.controller;
-    for setting in settings.split_whitespace() {
-        let bad = || CliError::input(format!("`{setting}` is no setting of the controller"));
-        let (key, value) = setting.split_once('=').ok_or_else(bad)?;
-        if (key, value) == ("refresh", "off") {
-            c.refresh = false;
-            continue;
-        }
-        let value = value.parse::<u32>().ok().filter(|n| *n <= 32).ok_or_else(bad)?;
-        *match key {
-            "read-buffer" => &mut c.read_buffer,
-            "write-buffer" => &mut c.write_buffer,
-            "drain-above" => &mut c.drain_above,
-            "drain-until-below" => &mut c.drain_until_below,
-            _ => return Err(bad()),
-        } = value;
-    }
+    let options = super::validate::options::<Replay>(command)?.options()?;
     let result = replay(&options).map_err(|e| CliError::input(format!("--map: {e}")))?;
     serde_json::to_value(result).map_err(|e| CliError::Simulation(e.to_string()))
 }

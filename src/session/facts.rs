@@ -6,10 +6,11 @@ use isa::tags::OpKind;
 use npu_model::MacClass;
 use reports::facts::{
     BootFacts, DramFacts, EnergyFacts, EngineFacts, FirmwareFacts, FormatWork, ModelInfo, Named, OpFacts,
-    Phase, RunFacts, Traffic, ValidityFacts, Workload,
+    Phase, RunFacts, SlcFacts, Traffic, TrafficFacts, ValidityFacts, WaitFacts, Workload,
 };
 use sha2::{Digest, Sha256};
 use sim_kernel::{Bytes, Energy, Time};
+use soc_model::fabric::Held;
 use soc_model::soc::{MemoryTiming, OpResult, RunResult, peak_macs_per_s};
 use traces::image::ImageLayout;
 
@@ -77,6 +78,8 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         area_um2: None,
         thermal: None,
         dram: dram(r),
+        slc: slc(r),
+        contention: contention(r),
         cycles: cycles(r),
         commands: r.commands.clone(),
         preemption: preemption(&r.preemptions),
@@ -153,17 +156,63 @@ fn dram(r: &RunResult) -> DramFacts {
     let traffic = |read: u64, write: u64| Traffic { read: Bytes::new(read), write: Bytes::new(write) };
     let [npu, cpu] = r.served;
     DramFacts {
-        moved: traffic(npu.0 + cpu.0, npu.1 + cpu.1),
+        moved: traffic(npu.0 + cpu.0 + r.noise_bytes, npu.1 + cpu.1),
         // Counted by the engines and by the shared cache, not by the memory that served them.
         requested: BTreeMap::from([
+            ("cpu_noise".to_owned(), traffic(r.noise_bytes, 0)),
+            // What the system cache sends to memory was absorbed before.
+            ("slc_write_backs".to_owned(), traffic(0, r.slc_written_back)),
             ("npu_dma".to_owned(), traffic(r.npu.memory_read, r.npu.memory_written)),
             ("npu_commands".to_owned(), traffic(r.command_bytes, 0)),
             ("cpu".to_owned(), traffic(r.cpu_lines[0] * 64, r.cpu_lines[1] * 64)),
         ]),
-        absorbed: Traffic::default(),
+        absorbed: traffic(
+            r.slc.iter().map(|u| u.hit_read_bytes).sum(),
+            r.slc.iter().map(|u| u.hit_write_bytes).sum(),
+        ),
+        traffic: r
+            .traffic
+            .iter()
+            .map(|t| {
+                let moved = traffic(t.moved.read, t.moved.write);
+                (t.content.name().to_owned(), TrafficFacts { moved, energy: t.energy })
+            })
+            .collect(),
         decode_read: Bytes::new(r.decode_read_bytes),
         peak_bytes_per_s: r.peak_bytes_per_s,
     }
+}
+
+fn slc(r: &RunResult) -> BTreeMap<String, SlcFacts> {
+    let row = |(name, u): (&String, &soc_model::fabric::SlcUse)| {
+        let facts = SlcFacts {
+            hits: u.hits,
+            misses: u.misses,
+            fills: u.fills,
+            evictions: u.evictions,
+            write_backs: u.write_backs,
+            hit_read_bytes: u.hit_read_bytes,
+            hit_write_bytes: u.hit_write_bytes,
+        };
+        (name.clone(), facts)
+    };
+    r.clients.iter().zip(&r.slc).filter(|(_, u)| u.hits + u.misses > 0).map(row).collect()
+}
+
+/// Clients that moved anything, and what they lost to whom.
+fn contention(r: &RunResult) -> BTreeMap<String, WaitFacts> {
+    let c = &r.contention;
+    let used = |client: &usize| c.spent(*client) > Time::ZERO;
+    let lost = |victim: usize, aggressor: usize| {
+        let each = Held::ALL.into_iter().map(|h| (h.name().to_owned(), c.lost(h, victim, aggressor)));
+        each.filter(|(_, t)| *t > Time::ZERO).collect::<BTreeMap<_, _>>()
+    };
+    let row = |victim: usize| {
+        let others = (0..r.clients.len()).filter(|a| *a != victim);
+        let by = others.map(|a| (r.clients[a].clone(), lost(victim, a))).filter(|(_, held)| !held.is_empty());
+        (r.clients[victim].clone(), WaitFacts { spent: c.spent(victim), lost: by.collect() })
+    };
+    (0..r.clients.len()).filter(used).map(row).collect()
 }
 
 fn cycles(r: &RunResult) -> BTreeMap<String, EngineFacts> {

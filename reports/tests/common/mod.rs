@@ -125,9 +125,12 @@ pub fn facts() -> RunFacts {
             ]
             .into(),
             absorbed: traffic(50_000_000, 10_000_000),
+            traffic: BTreeMap::new(),
             decode_read: Bytes::new(2_980_000_000),
             peak_bytes_per_s: 68_000_000_000,
         },
+        slc: BTreeMap::new(),
+        contention: BTreeMap::new(),
         cycles: BTreeMap::from([
             ("npu.core0.mx".to_owned(), mx.clone()),
             ("npu.core1.mx".to_owned(), mx),

@@ -24,7 +24,7 @@ pub use preset::{soc_names, standard_names};
 pub use quantity::Unit;
 pub use resolved::{
     BootConfig, CacheConfig, ClusterConfig, CoreConfig, DramConfig, EnergyClass, FabricConfig, InOrderConfig,
-    L3Config, NpuConfig, NumberFormat, PowerConfig, SocConfig,
+    L3Config, NpuConfig, NumberFormat, PowerConfig, QosClass, SlcConfig, SocConfig, TrafficConfig,
 };
 pub use shape::soc_schema;
 

@@ -18,10 +18,13 @@ pub enum Unit {
     Temperature,
     /// In thousandths.
     Ratio,
+    /// In bytes a second.
+    Bandwidth,
 }
 
 impl Unit {
-    const ALL: [Self; 5] = [Self::Frequency, Self::Size, Self::Voltage, Self::Temperature, Self::Ratio];
+    const ALL: [Self; 6] =
+        [Self::Frequency, Self::Size, Self::Voltage, Self::Temperature, Self::Ratio, Self::Bandwidth];
 
     /// Name used as `format` in the JSON Schema.
     #[must_use]
@@ -32,6 +35,7 @@ impl Unit {
             Self::Voltage => "voltage",
             Self::Temperature => "temperature",
             Self::Ratio => "ratio",
+            Self::Bandwidth => "bandwidth",
         }
     }
 
@@ -50,6 +54,7 @@ impl Unit {
             Self::Voltage => "a voltage with its unit (mV, V), such as \"0.75 V\"",
             Self::Temperature => "a temperature such as \"45 C\"",
             Self::Ratio => "a ratio such as 0.8 or \"80 %\", in steps of a thousandth",
+            Self::Bandwidth => "a bandwidth with its unit (kB/s, MB/s, GB/s), such as \"20 GB/s\"",
         }
     }
 
@@ -60,6 +65,7 @@ impl Unit {
             Self::Voltage => &[("mV", 1), ("V", 1_000)],
             Self::Temperature => &[("°C", 1_000), ("C", 1_000)],
             Self::Ratio => &[("%", 10), ("", 1_000)],
+            Self::Bandwidth => &[("GB/s", 1_000_000_000), ("MB/s", 1_000_000), ("kB/s", 1_000)],
         }
     }
 
@@ -153,6 +159,9 @@ written!(
 written!(
     /// Thousandths, written 0.8 or "80 %".
     Ratio);
+written!(
+    /// Bytes a second, written "20 GB/s".
+    Bandwidth);
 
 #[cfg(test)]
 mod tests {
@@ -167,6 +176,7 @@ mod tests {
         assert_eq!(Unit::Voltage.parse("750 mV"), Some(750));
         assert_eq!(Unit::Temperature.parse("45 C"), Some(45_000));
         assert_eq!(Unit::Ratio.parse("80 %"), Some(800));
+        assert_eq!(Unit::Bandwidth.parse("12.5 GB/s"), Some(12_500_000_000));
         assert_eq!(Unit::Ratio.parse_value(&toml::Value::Float(0.85)), Some(850));
         assert_eq!(Unit::Ratio.parse_value(&toml::Value::Integer(1)), Some(1000));
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::quantity::{Frequency, Ratio, Size, Temperature, Voltage};
+use super::quantity::{Bandwidth, Frequency, Ratio, Size, Temperature, Voltage};
 
 /// A SoC description.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -23,14 +23,18 @@ pub(crate) struct RawSoc {
     pub(crate) boot: RawBoot,
     /// CPU clusters by name.
     pub(crate) cpu: BTreeMap<String, RawCluster>,
-    /// Cache shared by all clusters.
-    pub(crate) l3: RawL3,
+    /// Cache shared by all clusters; a chip may have none.
+    pub(crate) l3: Option<RawL3>,
+    /// System cache in front of memory; a chip may have none.
+    pub(crate) slc: Option<RawSlc>,
     /// Neural processing unit; sizes, widths and depths are per core.
     pub(crate) npu: RawNpu,
     /// Interconnect.
     pub(crate) fabric: RawFabric,
     /// Memory.
     pub(crate) dram: RawDram,
+    /// Memory traffic of other software; none without it.
+    pub(crate) traffic: Option<RawTraffic>,
     /// Energy and temperature.
     pub(crate) power: RawPower,
 }
@@ -141,6 +145,32 @@ pub(crate) struct RawL3 {
     pub(crate) latency: u32,
 }
 
+/// System cache in front of memory, on the fabric's clock; lines of 64 bytes, sixteen under one tag.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct RawSlc {
+    /// Capacity.
+    pub(crate) size: Size,
+    /// Associativity.
+    pub(crate) associativity: u32,
+    /// Cycles of a look-up.
+    pub(crate) latency: u32,
+    /// Bytes a cycle all hits together get.
+    pub(crate) width: Size,
+    /// Ways a client may fill.
+    pub(crate) ways: RawSlcWays,
+}
+
+/// Ways a client of the system cache may fill.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct RawSlcWays {
+    /// CPUs, from the first way up.
+    pub(crate) cpu: u32,
+    /// NPU, from the last way down.
+    pub(crate) npu: u32,
+}
+
 /// A switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -221,12 +251,62 @@ pub(crate) struct RawNpu {
 pub(crate) struct RawFabric {
     /// Clock.
     pub(crate) frequency: Frequency,
-    /// Bytes each link moves a cycle.
+    /// Bytes a cycle, each way, of the NPU's and of the shared cache's link to memory.
     pub(crate) width: Size,
+    /// Bytes a cycle, each way, of each NPU core's port.
+    pub(crate) npu_port: Size,
+    /// Bytes a cycle, each way, of each CPU cluster's port at the shared cache.
+    pub(crate) cpu_port: Size,
     /// Cycles of one hop.
     pub(crate) hop_latency: u32,
     /// Hops between an NPU core or the shared cache and a memory controller.
     pub(crate) hops: u32,
+    /// Weights of the transfers' classes; urgent transfers come before all of them.
+    pub(crate) qos: RawQos,
+    /// Regulation of the NPU, all cores together.
+    pub(crate) npu: Option<RawClient>,
+    /// Regulation of the CPUs, all clusters together.
+    pub(crate) cpu: Option<RawClient>,
+}
+
+/// Weights of classes of transfers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct RawQos {
+    /// Of class 0.
+    pub(crate) background: u32,
+    /// Of class 1.
+    pub(crate) prefetch: u32,
+    /// Of class 2.
+    pub(crate) normal: u32,
+}
+
+/// A client of the fabric.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct RawClient {
+    /// Most it may move, both ways together.
+    pub(crate) limit: Bandwidth,
+}
+
+/// Memory traffic of other software.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct RawTraffic {
+    /// Random lines read, as a share of the channels' peak.
+    pub(crate) cpu_noise: Ratio,
+    /// Their class; urgent, as the lines of the modelled harts are, where it is not given.
+    pub(crate) cpu_noise_class: Option<RawClass>,
+}
+
+/// Class of traffic.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawClass {
+    Background,
+    Prefetch,
+    Normal,
+    Urgent,
 }
 
 /// Memory.

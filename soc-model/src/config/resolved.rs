@@ -16,13 +16,20 @@ pub struct SocConfig {
     /// CPU clusters by name.
     pub cpu: BTreeMap<String, ClusterConfig>,
     /// The cache all clusters share.
-    pub l3: L3Config,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l3: Option<L3Config>,
+    /// The system cache in front of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slc: Option<SlcConfig>,
     /// The neural processing unit.
     pub npu: NpuConfig,
     /// What connects clusters, NPU and memory.
     pub fabric: FabricConfig,
     /// Memory channels behind the fabric.
     pub dram: DramConfig,
+    /// Memory traffic of other software.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficConfig>,
     /// Energy coefficients, supplies and temperature.
     pub power: PowerConfig,
 }
@@ -158,6 +165,23 @@ pub struct L3Config {
     pub cache: CacheConfig,
 }
 
+/// The system cache in front of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SlcConfig {
+    /// Capacity.
+    pub bytes: u64,
+    /// Associativity.
+    pub ways: u32,
+    /// Cycles of a look-up in the fabric's clock.
+    pub latency_cycles: u32,
+    /// Bytes a cycle all hits together get.
+    pub bytes_per_cycle: u32,
+    /// Ways CPUs may fill, from the first up.
+    pub cpu_ways: u32,
+    /// Ways the NPU may fill, from the last down.
+    pub npu_ways: u32,
+}
+
 /// A number format the NPU computes in or decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -265,12 +289,47 @@ impl NpuConfig {
 pub struct FabricConfig {
     /// Clock in hertz.
     pub frequency_hz: u64,
-    /// Bytes each link moves a cycle.
+    /// Bytes a cycle, each way, of the NPU's and of the shared cache's link to memory.
     pub bytes_per_cycle: u32,
+    /// Bytes a cycle, each way, of each NPU core's port.
+    pub npu_port_bytes_per_cycle: u32,
+    /// Bytes a cycle, each way, of each CPU cluster's port at the shared cache.
+    pub cpu_port_bytes_per_cycle: u32,
     /// Cycles of one hop.
     pub hop_latency_cycles: u32,
     /// Hops between an NPU core or the shared cache and a memory controller.
     pub hops: u32,
+    /// Weights of background, prefetch and normal transfers.
+    pub qos_weights: [u32; 3],
+    /// Most bytes a second the NPU may move.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub npu_limit_bytes_per_s: Option<u64>,
+    /// Most bytes a second the CPUs may move.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_limit_bytes_per_s: Option<u64>,
+}
+
+/// Memory traffic of other software.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TrafficConfig {
+    /// Random lines read, in thousandths of the channels' peak.
+    pub cpu_noise_permille: u32,
+    /// Their class.
+    pub cpu_noise_class: QosClass,
+}
+
+/// Class of traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QosClass {
+    /// Whatever can wait.
+    Background,
+    /// What is fetched ahead.
+    Prefetch,
+    /// What is needed.
+    Normal,
+    /// What cannot wait.
+    Urgent,
 }
 
 /// Memory channels behind the fabric.

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use super::error::{ConfigError, Problem, suggestion};
 use super::layer::Entries;
 use super::preset::standard_names;
-use super::raw::{RawCache, RawCluster, RawEnergyClass, RawFormat, RawInOrder, RawNpu, RawSoc, Switch};
+use super::raw::{
+    RawCache, RawClass, RawCluster, RawEnergyClass, RawFormat, RawInOrder, RawL3, RawNpu, RawSlc, RawSoc,
+    Switch,
+};
 use super::resolved::{
     BootConfig, CacheConfig, ClusterConfig, CoreConfig, DramConfig, EnergyClass, FabricConfig, InOrderConfig,
-    L3Config, NpuConfig, NumberFormat, PowerConfig, SocConfig,
+    L3Config, NpuConfig, NumberFormat, PowerConfig, QosClass, SlcConfig, SocConfig, TrafficConfig,
 };
+use crate::fabric::slc::SECTOR_BYTES;
 use crate::power::energy_table_names;
 
 /// Harts a chip has at most: what the interrupt controller and the boot image have room for.
@@ -210,6 +214,52 @@ impl Checks<'_> {
         self.require(!dram.address_map.is_empty(), "dram.address-map", || "expected a name".to_owned());
     }
 
+    fn slc(&mut self, slc: &RawSlc) {
+        self.range("slc.associativity", slc.associativity.into(), 1, 64);
+        self.range("slc.latency", slc.latency.into(), 1, 1000);
+        self.power_of_two("slc.width", slc.width.0, 8, 4096);
+        let ways = u64::from(slc.associativity);
+        self.range("slc.ways.cpu", slc.ways.cpu.into(), 0, ways);
+        self.range("slc.ways.npu", slc.ways.npu.into(), 0, ways);
+        let (size, way) = (slc.size.0, ways.saturating_mul(SECTOR_BYTES));
+        let sets = size.checked_div(way).unwrap_or(0);
+        self.require(
+            sets.is_power_of_two() && sets.checked_mul(way) == Some(size) && size <= 1 << 30,
+            "slc.size",
+            || {
+                format!(
+                    "expected associativity x {SECTOR_BYTES} B x a power of two of sets up to 1 GiB, found {size} \
+                     bytes in {ways} ways"
+                )
+            },
+        );
+    }
+
+    fn fabric(&mut self, raw: &RawSoc) {
+        let f = &raw.fabric;
+        self.frequency("fabric.frequency", f.frequency.0);
+        self.power_of_two("fabric.width", f.width.0, 8, 1024);
+        self.power_of_two("fabric.npu-port", f.npu_port.0, 8, 1024);
+        self.power_of_two("fabric.cpu-port", f.cpu_port.0, 8, 1024);
+        self.range("fabric.hop-latency", f.hop_latency.into(), 1, 1000);
+        self.range("fabric.hops", f.hops.into(), 1, 16);
+        for (key, weight) in
+            [("background", f.qos.background), ("prefetch", f.qos.prefetch), ("normal", f.qos.normal)]
+        {
+            self.range(&format!("fabric.qos.{key}"), weight.into(), 1, 64);
+        }
+        for (path, client) in [("fabric.npu.limit", &f.npu), ("fabric.cpu.limit", &f.cpu)] {
+            let limit = client.as_ref().map_or(1_000_000_000, |c| c.limit.0);
+            self.require((100_000_000..=1_000_000_000_000).contains(&limit), path, || {
+                format!("expected from 0.1 GB/s to 1000 GB/s, found {limit} B/s")
+            });
+        }
+        let noise = raw.traffic.as_ref().map_or(1, |t| t.cpu_noise.0);
+        self.require((1..=950).contains(&noise), "traffic.cpu-noise", || {
+            format!("expected from 0.001 to 0.95 of the peak, found {noise} thousandths")
+        });
+    }
+
     fn rest(&mut self, raw: &RawSoc) {
         let clusters: Vec<&str> = raw.cpu.keys().map(String::as_str).collect();
         if !raw.cpu.contains_key(&raw.boot.cluster) {
@@ -223,13 +273,14 @@ impl Checks<'_> {
         self.require(harts <= MAX_HARTS, "cpu", || {
             format!("expected at most {MAX_HARTS} cores over all clusters, found {harts}")
         });
-        self.frequency("l3.frequency", raw.l3.frequency.0);
-        let l3 = l3_cache(raw);
-        self.cache("l3", &l3);
-        self.frequency("fabric.frequency", raw.fabric.frequency.0);
-        self.power_of_two("fabric.width", raw.fabric.width.0, 8, 1024);
-        self.range("fabric.hop-latency", raw.fabric.hop_latency.into(), 1, 1000);
-        self.range("fabric.hops", raw.fabric.hops.into(), 1, 16);
+        if let Some(l3) = &raw.l3 {
+            self.frequency("l3.frequency", l3.frequency.0);
+            self.cache("l3", &l3_cache(l3));
+        }
+        if let Some(slc) = &raw.slc {
+            self.slc(slc);
+        }
+        self.fabric(raw);
         let tables: Vec<&str> = energy_table_names().collect();
         if !tables.contains(&raw.power.energy_table.as_str()) {
             let message = format!("no energy table `{}`", raw.power.energy_table);
@@ -262,8 +313,8 @@ fn narrow(value: u64) -> u32 {
     u32::try_from(value).expect("the range was checked before the configuration is built")
 }
 
-fn l3_cache(raw: &RawSoc) -> RawCache {
-    RawCache { size: raw.l3.size, ways: raw.l3.ways, line: raw.l3.line, latency: raw.l3.latency }
+fn l3_cache(l3: &RawL3) -> RawCache {
+    RawCache { size: l3.size, ways: l3.ways, line: l3.line, latency: l3.latency }
 }
 
 fn cache_of(raw: &RawCache) -> CacheConfig {
@@ -361,14 +412,39 @@ fn build(raw: &RawSoc) -> SocConfig {
         name: raw.name.clone(),
         boot: BootConfig { cluster: raw.boot.cluster.clone(), timebase_hz: raw.boot.timebase.0 },
         cpu,
-        l3: L3Config { frequency_hz: raw.l3.frequency.0, cache: cache_of(&l3_cache(raw)) },
+        l3: raw
+            .l3
+            .as_ref()
+            .map(|l3| L3Config { frequency_hz: l3.frequency.0, cache: cache_of(&l3_cache(l3)) }),
+        slc: raw.slc.as_ref().map(|slc| SlcConfig {
+            bytes: slc.size.0,
+            ways: slc.associativity,
+            latency_cycles: slc.latency,
+            bytes_per_cycle: narrow(slc.width.0),
+            cpu_ways: slc.ways.cpu,
+            npu_ways: slc.ways.npu,
+        }),
         npu: npu_of(&raw.npu),
         fabric: FabricConfig {
             frequency_hz: raw.fabric.frequency.0,
             bytes_per_cycle: narrow(raw.fabric.width.0),
+            npu_port_bytes_per_cycle: narrow(raw.fabric.npu_port.0),
+            cpu_port_bytes_per_cycle: narrow(raw.fabric.cpu_port.0),
             hop_latency_cycles: raw.fabric.hop_latency,
             hops: raw.fabric.hops,
+            qos_weights: [raw.fabric.qos.background, raw.fabric.qos.prefetch, raw.fabric.qos.normal],
+            npu_limit_bytes_per_s: raw.fabric.npu.as_ref().map(|c| c.limit.0),
+            cpu_limit_bytes_per_s: raw.fabric.cpu.as_ref().map(|c| c.limit.0),
         },
+        traffic: raw.traffic.as_ref().map(|t| TrafficConfig {
+            cpu_noise_permille: narrow(t.cpu_noise.0),
+            cpu_noise_class: match t.cpu_noise_class {
+                Some(RawClass::Background) => QosClass::Background,
+                Some(RawClass::Prefetch) => QosClass::Prefetch,
+                Some(RawClass::Normal) => QosClass::Normal,
+                Some(RawClass::Urgent) | None => QosClass::Urgent,
+            },
+        }),
         dram: DramConfig {
             standard: raw.dram.standard.clone(),
             channels: raw.dram.channels,

@@ -85,12 +85,12 @@ impl DramConfig {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    pub(super) fn channel_map(&self) -> Result<AddressMap, MapError> {
+    pub(crate) fn channel_map(&self) -> Result<AddressMap, MapError> {
         let bytes = self.capacity.get().div_ceil(u64::from(self.channels)).next_power_of_two();
         self.map.resized(bytes.trailing_zeros())
     }
 
-    pub(super) fn interleave(&self) -> Interleave {
+    pub(crate) fn interleave(&self) -> Interleave {
         Interleave { channels: u64::from(self.channels), bytes: self.interleave_bytes }
     }
 
@@ -143,6 +143,10 @@ pub struct MemoryStats {
     pub npu: Moved,
     /// CPU lines.
     pub cpu: Moved,
+    /// Bytes of synthetic noise read.
+    pub noise_bytes: u64,
+    /// Of the activates, those CPU lines needed (sampled path; elsewhere 0).
+    pub line_activates: u64,
     /// RD commands, 32 bytes each; exact for what was asked.
     pub read_bursts: u64,
     /// WR commands; exact for what was asked.

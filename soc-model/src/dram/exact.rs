@@ -11,7 +11,8 @@
 
 use super::config::{DramConfig, LINE_BYTES, MemoryStats};
 use super::interleave::{Interleave, Walker, burst_span};
-use super::system::{FlowId, Qos};
+use super::noise::{Noise, NoiseLines, turns_off};
+use super::system::{FlowId, Qos, Transfer};
 use super::{AddressMap, BURST_BYTES, BurstChannel, Done, Place, Request, Timings};
 use sim_kernel::units::FS_PER_S;
 use sim_kernel::{Clock, Cycles, Hertz, Time};
@@ -22,6 +23,8 @@ use std::collections::{BinaryHeap, VecDeque};
 const LINE_TAG: u32 = 1 << 31;
 /// Class of CPU lines and urgent flows.
 const URGENT: u8 = 1;
+/// Tag of noise.
+const NOISE_TAG: u32 = LINE_TAG - 1;
 
 #[derive(Clone, Copy, Debug)]
 struct Part {
@@ -29,6 +32,10 @@ struct Part {
     walker: Walker,
     write: bool,
     urgent: bool,
+    weight: u32,
+    /// Turns to sit out, and what is carried over to the next count of them.
+    skip: u64,
+    owed: u64,
     /// Bursts not yet taken by the controller, and bytes left of the present turn.
     bursts_left: u64,
     turn_left: u64,
@@ -38,6 +45,16 @@ struct Part {
     start: u64,
     cap: u64,
     due: u64,
+    /// Bytes sent under earlier caps.
+    sent_before: u64,
+}
+
+impl Part {
+    /// CK at which the requester can have taken or given what was sent.
+    fn paced(&self, hertz: u64) -> u64 {
+        let ck = u128::from(self.sent) * u128::from(hertz) / u128::from(self.cap);
+        self.start.saturating_add(u64::try_from(ck).unwrap_or(u64::MAX))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +73,8 @@ struct Channel {
     parts: Vec<Part>,
     turn: usize,
     lines: VecDeque<Line>,
+    noise: Option<NoiseLines>,
+    noise_bursts: u64,
     done: Vec<Done>,
     busy: u64,
 }
@@ -65,6 +84,9 @@ struct Flow {
     id: u64,
     write: bool,
     live: bool,
+    client: u16,
+    /// Bytes of all bursts.
+    work: u64,
     runs: Vec<(u64, u64)>,
     /// Bursts not yet taken, and bursts taken whose data is not back.
     to_send: u64,
@@ -76,6 +98,7 @@ struct Flow {
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Taken { flow: u32, at: u64 },
+    Paced { flow: u32, at: u64 },
     Done(Done),
 }
 
@@ -95,6 +118,8 @@ pub struct ExactMemory {
     next_line: u32,
     finished: BinaryHeap<Reverse<(u64, u64)>>,
     events: Vec<Event>,
+    /// Bytes of whole bursts taken, by client.
+    served: Vec<u64>,
     stats: MemoryStats,
 }
 
@@ -109,9 +134,15 @@ impl Channel {
         while self.engine.now() < ck {
             let now = self.engine.now();
             let mut wake = self.offer_lines(now);
+            if self.noise.as_ref().is_some_and(|n| n.cfg.urgent) {
+                wake = wake.min(self.offer_noise(now, pace, u64::MAX).unwrap_or(u64::MAX));
+            }
             wake = wake.min(self.offer_flows(now, pace, events));
             self.engine.tick(&mut self.done);
             for d in self.done.drain(..) {
+                if d.tag == NOISE_TAG {
+                    continue;
+                }
                 if d.tag < LINE_TAG {
                     events.push(Event::Done(d));
                 } else if Some(d.tag) == stop {
@@ -148,15 +179,82 @@ impl Channel {
         u64::MAX
     }
 
+    /// Offers the noise that is due, up to `most` bytes: when the next line is due, or nothing if it was refused or
+    /// has had its bytes.
+    fn offer_noise(&mut self, now: u64, pace: &Pace<'_>, most: u64) -> Option<u64> {
+        let noise = self.noise.as_mut()?;
+        let mut left = most;
+        while left > 0 {
+            let address = match noise.due(now) {
+                Ok(a) => a,
+                Err(at) => return Some(at),
+            };
+            let request = Request {
+                place: pace.map.place(address),
+                write: false,
+                class: if noise.cfg.urgent { URGENT } else { 0 },
+                tag: NOISE_TAG,
+            };
+            if !self.engine.offer(request, &mut self.done) {
+                return None;
+            }
+            noise.taken();
+            self.noise_bursts += 1;
+            left = left.saturating_sub(BURST_BYTES);
+        }
+        None
+    }
+
+    /// The turn of noise that shares with the flows; `Err` if the controller refused.
+    fn noise_turn(&mut self, now: u64, pace: &Pace<'_>, most: u32) -> Result<Option<u64>, ()> {
+        let Some(noise) = &mut self.noise else { return Ok(None) };
+        if noise.skip > 0 {
+            noise.skip -= 1;
+            return Ok(None);
+        }
+        let left = noise.turn_left;
+        if let Some(at) = self.offer_noise(now, pace, left) {
+            return Ok(Some(at));
+        }
+        let Some(noise) = &mut self.noise else { return Ok(None) };
+        if noise.turn_left > 0 {
+            return Err(());
+        }
+        noise.turn_left = pace.grant;
+        noise.skip = turns_off(&mut noise.owed, noise.cfg.weight, most);
+        Ok(None)
+    }
+
+    /// The greatest weight among those that take turns.
+    fn heaviest(&self) -> u32 {
+        let noise = self.noise.as_ref().filter(|n| !n.cfg.urgent).map(|n| n.cfg.weight);
+        self.parts.iter().map(|p| p.weight).chain(noise).max().unwrap_or(1)
+    }
+
     fn offer_flows(&mut self, now: u64, pace: &Pace<'_>, events: &mut Vec<Event>) -> u64 {
         let (mut waiting, mut wake) = (0, u64::MAX);
-        while !self.parts.is_empty() && waiting < self.parts.len() {
-            if self.turn >= self.parts.len() {
+        let noisy = usize::from(self.noise.as_ref().is_some_and(|n| !n.cfg.urgent));
+        while self.parts.len() + noisy > 0 && waiting < self.parts.len() + noisy {
+            if self.turn >= self.parts.len() + noisy {
                 self.turn = 0;
+            }
+            if self.turn == self.parts.len() {
+                match self.noise_turn(now, pace, self.heaviest()) {
+                    Ok(None) => waiting = 0,
+                    Ok(Some(at)) => (waiting, wake) = (waiting + 1, wake.min(at)),
+                    Err(()) => return u64::MAX,
+                }
+                self.turn += 1;
+                continue;
             }
             let part = &mut self.parts[self.turn];
             if part.due > now {
                 (waiting, wake) = (waiting + 1, wake.min(part.due));
+                self.turn += 1;
+                continue;
+            }
+            if part.skip > 0 {
+                (part.skip, waiting) = (part.skip - 1, 0);
                 self.turn += 1;
                 continue;
             }
@@ -174,16 +272,22 @@ impl Channel {
                 return u64::MAX;
             }
             waiting = 0;
-            events.push(Event::Taken { flow: part.flow, at: now });
             part.bursts_left -= 1;
             part.sent += BURST_BYTES;
             part.turn_left = part.turn_left.saturating_sub(BURST_BYTES);
             if part.bursts_left == 0 {
+                // The requester takes the last turn at its pace too.
+                events.push(Event::Paced { flow: part.flow, at: part.paced(pace.hertz) });
+            }
+            events.push(Event::Taken { flow: part.flow, at: now });
+            if part.bursts_left == 0 {
                 self.parts.remove(self.turn);
             } else if part.turn_left == 0 {
                 part.turn_left = pace.grant;
-                let ck = u128::from(part.sent) * u128::from(pace.hertz) / u128::from(part.cap);
-                part.due = part.start.saturating_add(u64::try_from(ck).unwrap_or(u64::MAX));
+                part.due = part.paced(pace.hertz);
+                let most = self.heaviest();
+                let part = &mut self.parts[self.turn];
+                part.skip = turns_off(&mut part.owed, part.weight, most);
                 self.turn += 1;
             }
         }
@@ -215,6 +319,8 @@ impl ExactMemory {
             parts: Vec::new(),
             turn: 0,
             lines: VecDeque::new(),
+            noise: None,
+            noise_bursts: 0,
             done: Vec::new(),
             busy: 0,
         };
@@ -234,6 +340,41 @@ impl ExactMemory {
             next_line: 0,
             finished: BinaryHeap::new(),
             events: Vec::new(),
+            served: Vec::new(),
+        }
+    }
+
+    /// The same with noise from now on.
+    #[must_use]
+    pub fn with_noise(mut self, noise: Noise) -> Self {
+        let (channels, bytes) = (u64::from(self.cfg.channels), 1u64 << self.map.bits());
+        for (index, c) in (0u64..).zip(&mut self.channels) {
+            let (ck, hertz) = (c.engine.now(), self.cfg.ck_hz());
+            c.noise = Some(NoiseLines::new(noise, index, channels, bytes, hertz, ck, self.cfg.grant_bytes));
+        }
+        self
+    }
+
+    /// Bytes a client's flows, or the noise, have been served up to the last advance, in whole bursts.
+    #[must_use]
+    pub fn served(&self, client: u16) -> u64 {
+        let noise = self.channels.iter().filter(|c| c.noise.as_ref().is_some_and(|n| n.cfg.client == client));
+        let bursts: u64 = noise.map(|c| c.noise_bursts).sum();
+        self.served.get(usize::from(client)).copied().unwrap_or(0) + bursts * BURST_BYTES
+    }
+
+    /// Changes the most bytes a second the requester of a flow under way can take or give.
+    pub fn set_cap(&mut self, now: Time, id: FlowId, cap: u64) {
+        self.advance(now);
+        let Some(slot) = self.flows.iter().position(|f| f.live && FlowId::new(f.id) == id) else { return };
+        let ck = self.ck(now);
+        for channel in &mut self.channels {
+            let Some(part) = channel.parts.iter_mut().find(|p| p.flow as usize == slot) else { continue };
+            let bytes = part.sent_before + part.sent + part.bursts_left * BURST_BYTES;
+            let share = u128::from(cap) * u128::from(bytes) / u128::from(self.flows[slot].work.max(1));
+            part.cap = u64::try_from(share).expect("a share of a u64").max(1);
+            (part.sent_before, part.sent, part.start) = (part.sent_before + part.sent, 0, ck);
+            part.due = part.due.min(ck);
         }
     }
 
@@ -276,10 +417,26 @@ impl ExactMemory {
 
     /// Starts a bulk transfer; see `MemorySystem::start_flow`.
     pub fn start_flow(&mut self, now: Time, runs: &[(u64, u64)], write: bool, qos: Qos, cap: u64) -> FlowId {
+        self.start(now, &Transfer { runs, write, qos, weight: 1, client: 0, cap })
+    }
+
+    /// Starts a bulk transfer of a client; see `MemorySystem::start`.
+    pub fn start(&mut self, now: Time, transfer: &Transfer<'_>) -> FlowId {
+        let Transfer { runs, write, qos, weight, client, cap } = *transfer;
         self.advance(now);
         let id = self.next_id;
         self.next_id += 1;
-        let flow = Flow { id, write, live: true, runs: runs.to_vec(), to_send: 0, in_flight: 0, end: 0 };
+        let flow = Flow {
+            id,
+            write,
+            live: true,
+            client,
+            work: 0,
+            runs: runs.to_vec(),
+            to_send: 0,
+            in_flight: 0,
+            end: 0,
+        };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.flows[slot as usize] = flow;
@@ -294,6 +451,7 @@ impl ExactMemory {
         let asked: u64 = runs.iter().map(|r| r.1).sum();
         let work: u64 = runs.iter().map(|&r| burst_span(r)).map(|(a, b)| b - a).sum();
         self.flows[slot as usize].to_send = work / BURST_BYTES;
+        self.flows[slot as usize].work = work;
         self.flows[slot as usize].end = start;
         for (index, channel) in (0u64..).zip(&mut self.channels) {
             let spans = runs.iter().map(|&r| burst_span(r));
@@ -307,6 +465,9 @@ impl ExactMemory {
                 walker: Walker::new(self.il, index),
                 write,
                 urgent: qos == Qos::Urgent,
+                weight,
+                skip: 0,
+                owed: 0,
                 bursts_left: bytes / BURST_BYTES,
                 turn_left: self.cfg.grant_bytes,
                 refused: None,
@@ -314,6 +475,7 @@ impl ExactMemory {
                 start,
                 cap: u64::try_from(share).expect("a share of a u64").max(1),
                 due: start,
+                sent_before: 0,
             });
         }
         let s = &mut self.stats;
@@ -350,7 +512,9 @@ impl ExactMemory {
         let limit = ck + 100 * self.timings.refi;
         let done = ahead.run(limit, &self.pace(), Some(tag), &mut ignored);
         // Only a controller without `read_patience` starves a line that long.
-        self.time(done.unwrap_or(limit))
+        let done = self.time(done.unwrap_or(limit));
+        self.stats.line_wait += (done - now).saturating_sub(self.cfg.unloaded_read_latency());
+        done
     }
 
     fn pace(&self) -> Pace<'_> {
@@ -428,12 +592,22 @@ impl ExactMemory {
             Event::Taken { flow, at } => {
                 let f = &mut self.flows[flow as usize];
                 f.to_send -= 1;
+                let client = usize::from(f.client);
+                if client >= self.served.len() {
+                    self.served.resize(client + 1, 0);
+                }
+                self.served[client] += BURST_BYTES;
                 if f.write {
                     f.end = f.end.max(at)
                 } else {
                     f.in_flight += 1
                 }
                 flow
+            }
+            Event::Paced { flow, at } => {
+                let f = &mut self.flows[flow as usize];
+                f.end = f.end.max(at);
+                return;
             }
             Event::Done(d) if d.write => return,
             Event::Done(d) => {
@@ -462,6 +636,7 @@ impl ExactMemory {
     fn count(&mut self, now: Time) {
         let sum = |f: fn(&super::Commands) -> u64| self.channels.iter().map(|c| f(c.engine.commands())).sum();
         (self.stats.read_bursts, self.stats.write_bursts) = (sum(|c| c.reads), sum(|c| c.writes));
+        self.stats.noise_bytes = self.channels.iter().map(|c| c.noise_bursts).sum::<u64>() * BURST_BYTES;
         (self.stats.activates, self.stats.refreshes) = (sum(|c| c.activates), sum(|c| c.refreshes));
         self.stats.elapsed = now.max(self.stats.elapsed);
         for (busy, c) in self.stats.busy.iter_mut().zip(&self.channels) {

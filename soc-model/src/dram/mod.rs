@@ -20,6 +20,7 @@ pub mod energy;
 pub mod exact;
 pub mod interleave;
 pub mod map;
+pub mod noise;
 pub mod replay;
 pub mod replay_io;
 mod ring;
@@ -35,8 +36,9 @@ pub use config::{DramConfig, DramConfigError, MemoryStats};
 pub use controller::{Controller, Refresh, RowPolicy, Scheduler, Wck};
 pub use exact::ExactMemory;
 pub use map::AddressMap;
+pub use noise::Noise;
 pub use standard::{BankMode, Mode, Standard, Timings};
-pub use system::{FlowId, MemorySystem, Qos};
+pub use system::{FlowId, MemorySystem, Qos, Transfer};
 pub use tick::TickChannel;
 
 /// Banks of a channel: four groups of four.

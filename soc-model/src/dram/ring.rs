@@ -150,6 +150,7 @@ impl Ring {
     #[inline]
     pub(super) fn remove(&mut self, position: usize) -> Slot {
         let bit = 1u64 << position;
+        assert!(self.live & bit != 0, "a request leaves once");
         let slot = self.slots[position];
         let bank = usize::from(slot.request.place.bank);
         self.live &= !bit;

@@ -8,8 +8,11 @@
 //! Does not model: the interval itself being cut short by flows that end; results are averaged over occurrences.
 //! Source: systematic sampling; the settling time and interval come from our feasibility measurements.
 
+use std::collections::VecDeque;
+
 use super::config::LINE_BYTES;
 use super::interleave::{Interleave, Walker};
+use super::noise::{Noise, NoiseLines};
 use super::streams::mixed;
 use super::{AddressMap, BURST_BYTES, BurstChannel, Controller, Done, Request, Timings};
 
@@ -47,6 +50,8 @@ const PATTERN_RUNS: usize = 8;
 const MOST_BURSTS: u64 = 256;
 /// Tags from here on are probe lines; the flows' bursts have tag 0.
 const PROBE_TAG: u32 = 1;
+/// Tag of noise.
+const NOISE_TAG: u32 = u32::MAX;
 
 /// Sums over samples of one kind of load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +85,14 @@ pub struct Sampled<'a> {
     pub write: bool,
 }
 
+/// Half a line that waits for room.
+#[derive(Clone, Copy, Debug)]
+struct Half {
+    address: u64,
+    write: bool,
+    number: u32,
+}
+
 #[derive(Clone, Debug)]
 struct Cursor {
     walker: Walker,
@@ -107,6 +120,11 @@ pub struct Sampler {
     pub grant_bytes: u64,
     /// Bytes of all channels.
     pub capacity: u64,
+    /// Command clock, for the noise's pace.
+    pub hertz: u64,
+    /// Noise beside the flows.
+    pub noise: Option<Noise>,
+    lines: Option<NoiseLines>,
     cursors: Vec<Cursor>,
     done: Vec<Done>,
     draws: u64,
@@ -132,6 +150,9 @@ impl Sampler {
             il,
             grant_bytes,
             capacity,
+            hertz: 0,
+            noise: None,
+            lines: None,
             cursors: Vec::new(),
             done: Vec::new(),
             draws,
@@ -170,6 +191,25 @@ impl Sampler {
         }
     }
 
+    /// Sends the noise that is due, at most `bytes` of it: when the next is due, 0 where the controller refused.
+    fn feed_noise(&mut self, engine: &mut BurstChannel, bytes: u64) -> u64 {
+        let Some(noise) = &mut self.lines else { return u64::MAX };
+        let (now, mut left) = (engine.now(), bytes);
+        while left > 0 {
+            let address = match noise.due(now) {
+                Ok(a) => a,
+                Err(at) => return at,
+            };
+            let (place, class) = (self.map.place(address), u8::from(noise.cfg.urgent));
+            if !engine.offer(Request { place, write: false, class, tag: NOISE_TAG }, &mut self.done) {
+                return 0;
+            }
+            noise.taken();
+            left = left.saturating_sub(BURST_BYTES);
+        }
+        u64::MAX
+    }
+
     /// Sends bursts in turns until one is refused. `waiting` is one that was refused before.
     fn feed(
         &mut self,
@@ -179,6 +219,22 @@ impl Sampler {
         waiting: &mut Option<Request>,
     ) {
         for _ in 0..MOST_BURSTS {
+            if *turn == self.cursors.len() {
+                // The turn of noise that shares.
+                let left = self.lines.as_ref().map_or(0, |n| n.turn_left);
+                if self.feed_noise(engine, left) == 0 {
+                    return;
+                }
+                let grant = self.grant_bytes;
+                if let Some(n) = self.lines.as_mut().filter(|n| n.turn_left == 0) {
+                    n.turn_left = grant;
+                }
+                *turn = 0;
+                if flows.is_empty() {
+                    return;
+                }
+                continue;
+            }
             let write = self.cursors[*turn].write;
             if !engine.has_room(write, false) {
                 return;
@@ -198,38 +254,56 @@ impl Sampler {
             c.left = c.left.saturating_sub(BURST_BYTES);
             if c.left == 0 {
                 c.left = self.grant_bytes;
-                *turn = if *turn + 1 == self.cursors.len() { 0 } else { *turn + 1 };
+                let sharing = self.lines.as_ref().is_some_and(|n| !n.cfg.urgent);
+                *turn = if *turn + 1 == self.cursors.len() + usize::from(sharing) { 0 } else { *turn + 1 };
             }
         }
     }
 
-    /// Offers an urgent line at a random address.
-    fn probe(&mut self, engine: &mut BurstChannel, number: u32, write: bool) {
-        let line = self.draw() << 6;
-        for half in [0, BURST_BYTES] {
-            let place = self.map.place(line + half);
-            engine.offer(Request { place, write, class: 1, tag: PROBE_TAG + number }, &mut self.done);
+    /// Offers the halves of urgent lines that are not yet taken.
+    fn probe(&mut self, engine: &mut BurstChannel, unsent: &mut VecDeque<Half>) {
+        while let Some(&Half { address, write, number }) = unsent.front() {
+            let (place, tag) = (self.map.place(address), PROBE_TAG + number);
+            if !engine.offer(Request { place, write, class: 1, tag }, &mut self.done) {
+                return;
+            }
+            unsent.pop_front();
         }
     }
 
-    /// Puts as many writes of lines into the queue as earlier ones may have left there: with reads waiting, the controller
-    /// writes only when the queue is nearly full, and an interval's probes alone would never make it.
-    fn fill_writes(&mut self, engine: &mut BurstChannel) {
+    /// An urgent line at a random address.
+    fn line(&mut self, number: u32, write: bool) -> [Half; 2] {
+        let line = self.draw() << 6;
+        [0, BURST_BYTES].map(|half| Half { address: line + half, write, number })
+    }
+
+    /// As many writes of lines as earlier ones may have left in the queue: with reads waiting, the controller writes only
+    /// when the queue is nearly full, and an interval's probes alone would never make it.
+    fn fill_writes(&mut self, unsent: &mut VecDeque<Half>) {
         let (least, most) = (self.controller.drain_until_below, self.controller.drain_above);
         let span = u64::from(most.saturating_sub(least)).max(1);
         let bursts = u64::from(least) + self.draw() % span;
         for _ in 0..bursts / (LINE_BYTES / BURST_BYTES) {
-            self.probe(engine, PROBES, true);
+            let line = self.line(PROBES, true);
+            unsent.extend(line);
         }
     }
 
-    /// Measures one refresh interval of `channel` under `flows`, and what `probes` ask of lines in the next.
+    /// Measures one refresh interval of `channel` under `flows` and noise where there is some, and what `probes` ask of
+    /// lines in the next.
     ///
     /// # Panics
-    /// Without flows.
+    /// Without either.
     pub fn run(&mut self, channel: u64, flows: &[Sampled<'_>], probes: Probes) -> Measured {
-        assert!(!flows.is_empty(), "an idle channel needs no sample");
+        assert!(!flows.is_empty() || self.noise.is_some(), "an idle channel needs no sample");
         let grant = self.grant_bytes;
+        self.lines = self.noise.map(|n| {
+            // Other lines in every sample.
+            let (seed, hertz) = (self.draw(), self.hertz);
+            let channel_bytes = 1 << self.map.bits();
+            NoiseLines::new(Noise { seed, ..n }, channel, self.il.channels, channel_bytes, hertz, 0, grant)
+        });
+        let urgent = self.noise.is_some_and(|n| n.urgent);
         self.cursors.clear();
         self.cursors.extend(flows.iter().map(|f| Cursor {
             walker: Walker::starting_at(self.il, channel, f.runs, f.skip),
@@ -245,8 +319,11 @@ impl Sampler {
         let end = measured.end + if lines > 0 { self.timings.refi } else { 0 };
         let spacing = self.timings.refi / u64::from(lines.max(1));
         let mut m = Measured { ck: self.timings.refi, ..Measured::default() };
-        let mut turn = usize::try_from(self.draw() % flows.len() as u64).expect("an index");
-        self.cursors[turn].left = (1 + self.draw() % (grant / BURST_BYTES)) * BURST_BYTES;
+        let mut turn = usize::try_from(self.draw() % flows.len().max(1) as u64).expect("an index");
+        let left = (1 + self.draw() % (grant / BURST_BYTES)) * BURST_BYTES;
+        if let Some(c) = self.cursors.get_mut(turn) {
+            c.left = left;
+        }
         let mut waiting = None;
         // The engine starts right behind a refresh: a random phase keeps probes from meeting the next one always
         // at the same distance.
@@ -254,24 +331,36 @@ impl Sampler {
         // When each probe was sent, and bursts of it still out.
         let mut out = [(0, u8::MAX); PROBES as usize + 1];
         let mut sent = 0;
+        let mut unsent = VecDeque::new();
         let mut activates_before = 0;
         while engine.now() < end {
             let now = engine.now();
             if now >= probe_due && sent < lines {
                 probe_due += spacing;
                 if sent == 0 && !flows.iter().any(|f| f.write) {
-                    self.fill_writes(&mut engine);
+                    self.fill_writes(&mut unsent);
                 }
                 // One in four writes, as caches write back.
-                self.probe(&mut engine, sent, sent % 4 == 3);
+                let line = self.line(sent, sent % 4 == 3);
+                unsent.extend(line);
                 out[sent as usize] = (now, 2);
                 sent += 1;
             }
-            self.feed(&mut engine, flows, &mut turn, &mut waiting);
+            self.probe(&mut engine, &mut unsent);
+            let mut wake = u64::MAX;
+            if urgent {
+                wake = self.feed_noise(&mut engine, u64::MAX);
+            }
+            if !urgent || !flows.is_empty() {
+                self.feed(&mut engine, flows, &mut turn, &mut waiting);
+            }
+            if self.lines.is_some() && !urgent {
+                wake = self.lines.as_mut().map_or(u64::MAX, |n| n.due(now).err().unwrap_or(now + 1));
+            }
             engine.tick(&mut self.done);
             for d in self.done.drain(..) {
                 m.bursts += u64::from(measured.contains(&now));
-                if d.tag < PROBE_TAG {
+                if d.tag < PROBE_TAG || d.tag == NOISE_TAG {
                     m.beside += u64::from(now >= measured.end && probes == Probes::Dense);
                     continue;
                 }
@@ -288,11 +377,15 @@ impl Sampler {
                 m.activates = engine.commands().activates - activates_before;
             }
             let next = if sent < lines { probe_due } else { u64::MAX };
-            let to = engine.next_event().min(end).min(next.max(engine.now()));
+            let to = engine.next_event().min(end).min(next.min(wake).max(engine.now()));
             engine.skip_to(to);
         }
         if probes == Probes::Dense {
             (m.sent, m.alone) = (u64::from(sent), m.bursts);
+        }
+        if probes == Probes::Sparse && m.probes == 0 && sent > 0 {
+            // Where none came back, they take at least that long.
+            (m.probes, m.probe_ck) = (1, end - out[0].0);
         }
         m
     }

@@ -12,6 +12,7 @@
 
 use super::config::{DramConfig, LINE_BYTES, MemoryStats};
 use super::interleave::{Interleave, burst_span};
+use super::noise::Noise;
 use super::sample::{KEPT_RUNS, Measured, Probes, Sampled, Sampler};
 use super::{BANKS, BURST_BYTES, Timings};
 use sim_kernel::Time;
@@ -35,6 +36,23 @@ pub enum Qos {
     Urgent,
 }
 
+/// A bulk transfer as it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer<'a> {
+    /// Contiguous (offset, bytes) runs.
+    pub runs: &'a [(u64, u64)],
+    /// Write, or read.
+    pub write: bool,
+    /// How urgent.
+    pub qos: Qos,
+    /// Weight among those that are not urgent.
+    pub weight: u32,
+    /// Whom its bytes are counted for.
+    pub client: u16,
+    /// Most bytes a second the requester can take or give.
+    pub cap: u64,
+}
+
 /// A bulk transfer under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(u64);
@@ -51,6 +69,8 @@ struct Flow {
     write: bool,
     urgent: bool,
     cap: u64,
+    /// Bytes of all bursts.
+    work: u64,
     shortness: usize,
     runs: Vec<(u64, u64)>,
     kept_bytes: u64,
@@ -62,7 +82,10 @@ struct Flow {
 
 #[derive(Clone, Copy, Debug)]
 struct Sub {
+    /// Its flow, or `NOISE`.
     flow: u32,
+    client: u16,
+    weight: u32,
     write: bool,
     urgent: bool,
     fixed: bool,
@@ -122,6 +145,8 @@ struct Entry {
 
 /// Samples of a load that all measure the latency of lines too; later only every fourth does.
 const ALWAYS_PROBED: u64 = 32;
+/// The flow of noise, which never ends.
+const NOISE: u32 = u32::MAX;
 const NO_ENTRY: u16 = u16::MAX;
 const NO_ROW: u32 = u32::MAX;
 
@@ -145,6 +170,9 @@ pub struct MemorySystem {
     write_latency: u64,
     refresh_fs: u64,
     refresh_carry: (u64, u64),
+    noise: Option<Noise>,
+    /// Bytes x fs / s served, by client.
+    served: Vec<u128>,
     stats: MemoryStats,
 }
 
@@ -197,14 +225,58 @@ impl MemorySystem {
             write_latency: 0,
             refresh_fs: 0,
             refresh_carry: (0, 0),
+            noise: None,
+            served: Vec::new(),
             stats,
         };
         system.retime();
         system
     }
 
+    /// The same with noise from now on.
+    #[must_use]
+    pub fn with_noise(mut self, noise: Noise) -> Self {
+        (self.noise, self.sampler.noise) = (Some(noise), Some(noise));
+        self.count_for(noise.client);
+        let cap = (noise.bytes_per_s / self.il.channels).max(1);
+        let (client, weight, urgent) = (noise.client, noise.weight, noise.urgent);
+        let (total, remaining) = (0, u128::MAX);
+        for c in &mut self.channels {
+            let write = false;
+            c.subs.push(Sub {
+                flow: NOISE,
+                client,
+                weight,
+                write,
+                urgent,
+                fixed: false,
+                cap,
+                rate: 0,
+                total,
+                remaining,
+                last_turn: None,
+            });
+            c.dirty = true;
+        }
+        self
+    }
+
+    /// Bytes a client's flows, or the noise, have been served up to the last advance, in whole bursts.
+    #[must_use]
+    pub fn served(&self, client: u16) -> u64 {
+        let units = self.served.get(usize::from(client)).copied().unwrap_or(0);
+        u64::try_from(units / UNITS_PER_BYTE).expect("bytes")
+    }
+
+    fn count_for(&mut self, client: u16) {
+        if self.served.len() <= usize::from(client) {
+            self.served.resize(usize::from(client) + 1, 0);
+        }
+    }
+
     fn retime(&mut self) {
         self.ck_hz = self.cfg.ck_hz();
+        self.sampler.hertz = self.ck_hz;
         self.timings = self.cfg.timings();
         self.sampler.timings = self.timings;
         let t = self.timings;
@@ -267,15 +339,33 @@ impl MemorySystem {
 
     /// Starts a bulk transfer of contiguous (offset, bytes) runs; `cap` is the most bytes a second the
     /// requester can take or give.
-    pub fn start_flow(
-        &mut self,
-        now: Time,
-        runs: &[(u64, u64)],
-        write: bool,
-        qos: Qos,
-        cap_bytes_per_s: u64,
-    ) -> FlowId {
+    pub fn start_flow(&mut self, now: Time, runs: &[(u64, u64)], write: bool, qos: Qos, cap: u64) -> FlowId {
+        self.start(now, &Transfer { runs, write, qos, weight: 1, client: 0, cap })
+    }
+
+    /// Changes the most bytes a second the requester of a flow under way can take or give.
+    pub fn set_cap(&mut self, now: Time, id: FlowId, cap: u64) {
         self.advance(now.get());
+        let Some(slot) = self.flows.iter().position(|f| f.pending > 0 && f.id == id.0) else { return };
+        let (cap, work) = (cap.max(1), self.flows[slot].work);
+        if self.flows[slot].cap == cap {
+            return;
+        }
+        self.flows[slot].cap = cap;
+        for c in &mut self.channels {
+            for s in c.subs.iter_mut().filter(|s| s.flow as usize == slot) {
+                let share = u128::from(cap) * u128::from(s.total) / u128::from(work);
+                s.cap = u64::try_from(share).expect("a share of a u64").max(1);
+                c.dirty = true;
+            }
+        }
+    }
+
+    /// Starts a bulk transfer of a client.
+    pub fn start(&mut self, now: Time, transfer: &Transfer<'_>) -> FlowId {
+        let Transfer { runs, write, qos, weight, client, cap } = *transfer;
+        self.advance(now.get());
+        self.count_for(client);
         let id = self.next_id;
         self.next_id += 1;
         let slot = self.take_slot();
@@ -288,7 +378,7 @@ impl MemorySystem {
             pieces += self.pieces(b - a);
         }
         self.account(asked, work, write);
-        let cap = cap_bytes_per_s.max(1);
+        let cap = cap.max(1);
         let mut pending = 0;
         for index in 0..self.channels.len() {
             let total = self.channel_bytes(index as u64, runs);
@@ -301,6 +391,8 @@ impl MemorySystem {
             channel.dirty = true;
             channel.subs.push(Sub {
                 flow: slot,
+                client,
+                weight: weight.max(1),
                 write,
                 urgent,
                 fixed: false,
@@ -315,6 +407,7 @@ impl MemorySystem {
         let flow = &mut self.flows[slot as usize];
         (flow.id, flow.write, flow.urgent, flow.cap) = (id, write, urgent, cap);
         (flow.shortness, flow.pending, flow.parts, flow.end) = (shortness, pending, pending, now.get());
+        flow.work = work;
         flow.runs.clear();
         flow.runs.extend_from_slice(&runs[..runs.len().min(KEPT_RUNS)]);
         flow.kept_bytes = flow.runs.iter().map(|r| r.1).sum();
@@ -364,6 +457,7 @@ impl MemorySystem {
                 write: false,
                 urgent: false,
                 cap: 0,
+                work: 0,
                 shortness: 0,
                 runs: Vec::with_capacity(KEPT_RUNS),
                 kept_bytes: 0,
@@ -426,6 +520,7 @@ impl MemorySystem {
             start = start.max(channel.bank_free[bank]);
             channel.bank_free[bank] = start + cycle;
             self.stats.activates += 1;
+            self.stats.line_activates += 1;
         }
         channel.rows[bank] = place.row;
         channel.line_free = channel.line_free.max(now.get()) + service;
@@ -496,6 +591,11 @@ impl MemorySystem {
         for index in 0..self.channels.len() {
             self.advance_channel(index, now);
         }
+        if let Some(noise) = self.noise {
+            let bytes = self.served(noise.client) / LINE_BYTES * LINE_BYTES;
+            self.stats.read_bursts += (bytes - self.stats.noise_bytes) / BURST_BYTES;
+            self.stats.noise_bytes = bytes;
+        }
         let elapsed = now.saturating_sub(self.stats.elapsed.get());
         if elapsed > 0 {
             self.stats.elapsed = Time::new(now);
@@ -528,6 +628,7 @@ impl MemorySystem {
                 let moved = (u128::from(s.rate) * served_for).min(s.remaining);
                 s.remaining -= moved;
                 c.served += moved;
+                self.served[usize::from(s.client)] += moved;
             }
             if end == c.next {
                 self.complete_subs(index);
@@ -590,7 +691,7 @@ impl MemorySystem {
         let grant = self.cfg.grant_bytes;
         let rotation = c.subs.len() as u128;
         let mut first = (u128::MAX, 1u64);
-        for s in &mut c.subs {
+        for s in c.subs.iter_mut().filter(|s| s.flow != NOISE) {
             if s.last_turn.is_some() {
                 // A flow at its own pace takes no turn later than that.
                 let free = s.rate < s.cap && !s.urgent;
@@ -602,7 +703,7 @@ impl MemorySystem {
             }
         }
         let span = u64::try_from(first.0.div_ceil(u128::from(first.1))).unwrap_or(u64::MAX);
-        c.next = c.at.saturating_add(span).saturating_add(c.debt);
+        c.next = c.at.saturating_add(span).saturating_add(if span == u64::MAX { 0 } else { c.debt });
     }
 
     fn book(&mut self, index: usize) {
@@ -620,7 +721,7 @@ impl MemorySystem {
 
     fn entry_for(&mut self, index: usize) -> usize {
         let (mut reads, mut writes, mut short) = (0usize, 0usize, 0usize);
-        for s in &self.channels[index].subs {
+        for s in self.channels[index].subs.iter().filter(|s| s.flow != NOISE) {
             if s.write {
                 writes += 1
             } else {
@@ -628,7 +729,7 @@ impl MemorySystem {
             }
             short += self.flows[s.flow as usize].shortness;
         }
-        let shortness = short.div_ceil(reads + writes).min(SHORTNESS - 1);
+        let shortness = short.div_ceil((reads + writes).max(1)).min(SHORTNESS - 1);
         let key = (shortness * (MOST_FLOWS + 1) + reads.min(MOST_FLOWS)) * (MOST_FLOWS + 1)
             + writes.min(MOST_FLOWS);
         if self.index[key] == NO_ENTRY {
@@ -659,6 +760,7 @@ impl MemorySystem {
         let sampled: Vec<Sampled<'_>> = channel
             .subs
             .iter()
+            .filter(|s| s.flow != NOISE)
             .map(|s| {
                 let flow = &flows[s.flow as usize];
                 let left = u64::try_from(s.remaining / UNITS_PER_BYTE).expect("bytes");
@@ -712,30 +814,34 @@ fn last_turn(bytes: u64, rotation: u128) -> u128 {
     u128::from(bytes) * UNITS_PER_BYTE * rotation.saturating_sub(2) / (2 * rotation)
 }
 
-/// Max-min shares of `capacity`: urgent sub-flows first, then the others, nobody beyond its cap.
+/// Max-min shares of `capacity` by weight: urgent sub-flows first, then the others, nobody beyond its cap.
 fn share(subs: &mut [Sub], capacity: u64) {
     let urgent = subs.iter().filter(|s| s.urgent).count();
     let mut left = capacity;
     for class in [true, false] {
-        let mut open = if class { urgent } else { subs.len() - urgent } as u64;
+        let mine = |s: &Sub| s.urgent == class;
+        let mut open: u64 = subs.iter().filter(|s| mine(s)).map(|s| u64::from(s.weight)).sum();
         let mut budget = if class && open > 0 && urgent < subs.len() { left - left / 16 } else { left };
         for s in subs.iter_mut() {
             s.fixed = false;
         }
         loop {
-            let fair = (budget / open.max(1)).max(1);
-            let mut settled = true;
-            for s in subs.iter_mut().filter(|s| s.urgent == class && !s.fixed) {
+            let (now, among) = (budget, open.max(1));
+            let (mut settled, mut given) = (true, 0);
+            for s in subs.iter_mut().filter(|s| mine(s) && !s.fixed) {
+                let fair = (now * u64::from(s.weight) / among).max(1);
                 s.rate = fair;
+                given += fair;
                 if s.cap < fair {
                     (s.fixed, s.rate, settled) = (true, s.cap, false);
+                    given -= fair;
                     budget -= s.cap;
                     left -= s.cap;
-                    open -= 1;
+                    open -= u64::from(s.weight);
                 }
             }
             if settled || open == 0 {
-                left = left.saturating_sub(fair * open);
+                left = left.saturating_sub(given);
                 break;
             }
         }

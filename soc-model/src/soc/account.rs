@@ -14,10 +14,12 @@ use sim_kernel::{Clock, Energy, EnergyLedger, Hertz, MilliVolt, Time};
 use super::build::BuildError;
 use super::chip::World;
 use super::cycles_at;
+use super::traffic::TrafficResult;
 use crate::config::SocConfig;
 use crate::cpu::{CAUSES, Hart, HartStats};
 use crate::dram::MemoryStats;
 use crate::dram::energy::{DramAction, system_counts};
+use crate::fabric::{Asked, Client, Content, Contention, FabricStats, SlcUse};
 use crate::power::EnergyTable;
 
 /// Counts at one instant.
@@ -32,6 +34,7 @@ pub(super) struct Snapshot {
     fetched: u64,
     harts: Vec<HartStats>,
     pub(super) dram: MemoryStats,
+    pub(super) fabric: FabricStats,
     doorbells: u64,
     lines: [u64; 2],
     preemptions: Preemptions,
@@ -113,6 +116,18 @@ pub struct RunResult {
     pub cpu_lines: [u64; 2],
     /// Bytes memory served since time zero: (read, written) for the NPU, then for the CPUs.
     pub served: [(u64, u64); 2],
+    /// Bytes of synthetic noise memory served since time zero.
+    pub noise_bytes: u64,
+    /// What memory moved since time zero by what it carried, and the memory's energy for it.
+    pub traffic: Vec<TrafficResult>,
+    /// What clients had of the system cache since time zero; empty without one.
+    pub slc: Vec<SlcUse>,
+    /// Bytes it wrote back.
+    pub slc_written_back: u64,
+    /// Who waited for whom since time zero, by client.
+    pub contention: Contention,
+    /// Names of the clients.
+    pub clients: Vec<String>,
     /// Bytes memory served in decode.
     pub decode_read_bytes: u64,
     /// Memory's peak.
@@ -163,7 +178,8 @@ impl Account {
             meters,
             fetched: world.npu.fetched_bytes(),
             harts: harts.iter().map(Hart::stats).collect(),
-            dram: world.chip.dram.stats().clone(),
+            dram: world.chip.fabric.memory_stats().clone(),
+            fabric: world.chip.fabric.stats().clone(),
             doorbells: world.chip.doorbells,
             lines: world.chip.lines_asked,
             preemptions: world.npu.preemptions(),
@@ -206,6 +222,7 @@ impl Account {
             fetched: 0,
             harts: vec![HartStats::default(); harts.len()],
             dram: MemoryStats { busy: vec![Time::ZERO; last.dram.busy.len()], ..MemoryStats::default() },
+            fabric: FabricStats::new(world.chip.fabric.clients()),
             doorbells: 0,
             lines: [0; 2],
             preemptions: Preemptions::default(),
@@ -240,8 +257,14 @@ impl Account {
             command_bytes: last.fetched - zero.fetched,
             cpu_lines: [last.lines[0] - zero.lines[0], last.lines[1] - zero.lines[1]],
             served: served(&zero.dram, &last.dram),
+            noise_bytes: last.dram.noise_bytes - zero.dram.noise_bytes,
+            traffic: traffic(&zero, &last),
+            slc: slc(&zero, &last),
+            slc_written_back: moved(&zero, &last)[Content::WriteBack as usize].write,
+            contention: last.fabric.contention.since(&zero.fabric.contention),
+            clients: (0..world.chip.fabric.clients()).map(Client::name).collect(),
             decode_read_bytes: served(&first.dram, &last.dram).iter().map(|s| s.0).sum(),
-            peak_bytes_per_s: world.chip.dram.config().peak_bytes_per_s(),
+            peak_bytes_per_s: world.chip.fabric.dram().peak_bytes_per_s(),
             cycles: self.cycles(world, &zero, &last),
             preemptions: last.preemptions.since(&zero.preemptions),
             commands: last
@@ -272,7 +295,7 @@ impl Account {
         for (i, name) in self.hart_names.iter().enumerate() {
             out.insert(name.clone(), self.hart_cycles(i, zero, last));
         }
-        let ck = Clock::new(Hertz::new(world.chip.dram.config().ck_hz()));
+        let ck = Clock::new(Hertz::new(world.chip.fabric.dram().ck_hz()));
         for (i, (end, start)) in last.dram.busy.iter().zip(&zero.dram.busy).enumerate() {
             let total = cycles_at(&ck, last.at) - cycles_at(&ck, zero.at);
             let busy = cycles_at(&ck, *end - *start).min(total);
@@ -325,16 +348,7 @@ impl Account {
         self.charge_cpu(&mut l, k, from, to);
         // Transfers were charged where they moved; fabric and memory see the same bytes.
         let one = l.domain("memory", MilliVolt::new(1), MilliVolt::new(1));
-        let seen = MemoryStats {
-            read_bursts: to.dram.read_bursts - from.dram.read_bursts,
-            write_bursts: to.dram.write_bursts - from.dram.write_bursts,
-            activates: to.dram.activates - from.dram.activates,
-            refreshes: to.dram.refreshes - from.dram.refreshes,
-            busy: to.dram.busy.iter().zip(&from.dram.busy).map(|(b, a)| *b - *a).collect(),
-            elapsed: to.at - from.at,
-            ..MemoryStats::default()
-        };
-        for (action, count) in system_counts(&seen) {
+        for (action, count) in system_counts(&seen(from, to)) {
             let component = match action {
                 DramAction::PhyBurst => "dram_phy",
                 DramAction::ActiveStandbyNs
@@ -403,8 +417,16 @@ impl Account {
             l3 += b.l2_misses + b.write_backs - a.l2_misses - a.write_backs;
         }
         charge("cpu_caches", "l2_access", k.l2, l2);
-        charge("cpu_caches", "l3_access", k.l3, l3);
-        charge("cpu_leakage", "l3_ns", k.leak_l3, ns);
+        if self.cfg.l3.is_some() {
+            charge("cpu_caches", "l3_access", k.l3, l3);
+            charge("cpu_leakage", "l3_ns", k.leak_l3, ns);
+        }
+        if let Some(slc) = &self.cfg.slc {
+            let accesses =
+                |s: &Snapshot| s.fabric.slc.iter().map(|u| u.hits + u.fills + u.write_backs).sum::<u64>();
+            charge("fabric_slc", "access", k.slc, accesses(to) - accesses(from));
+            charge("fabric_slc", "mib_ns", k.leak_slc, ns * (slc.bytes >> 20));
+        }
     }
 
     fn rail(&self, k: &Coefficients, from: &Snapshot, to: &Snapshot) -> Energy {
@@ -446,6 +468,35 @@ fn active_cycles(meters: &[(usize, &'static str, Meter)]) -> u64 {
     meters.iter().filter(|m| m.1 == SEQUENCER).map(|m| active(&m.2)).sum()
 }
 
+/// What the memory did between two snapshots.
+fn seen(from: &Snapshot, to: &Snapshot) -> MemoryStats {
+    let (b, a) = (&to.dram, &from.dram);
+    MemoryStats {
+        read_bursts: b.read_bursts - a.read_bursts,
+        write_bursts: b.write_bursts - a.write_bursts,
+        activates: b.activates - a.activates,
+        line_activates: b.line_activates - a.line_activates,
+        refreshes: b.refreshes - a.refreshes,
+        noise_bytes: b.noise_bytes - a.noise_bytes,
+        busy: b.busy.iter().zip(&a.busy).map(|(b, a)| *b - *a).collect(),
+        elapsed: to.at - from.at,
+        ..MemoryStats::default()
+    }
+}
+
+fn moved(from: &Snapshot, to: &Snapshot) -> Vec<Asked> {
+    to.fabric.moved.iter().zip(&from.fabric.moved).map(|(b, a)| b.since(*a)).collect()
+}
+
+fn slc(from: &Snapshot, to: &Snapshot) -> Vec<SlcUse> {
+    let before = |i: usize| from.fabric.slc.get(i).copied().unwrap_or_default();
+    to.fabric.slc.iter().enumerate().map(|(i, u)| u.since(before(i))).collect()
+}
+
+fn traffic(from: &Snapshot, to: &Snapshot) -> Vec<TrafficResult> {
+    super::traffic::traffic(&moved(from, to), &seen(from, to))
+}
+
 fn served(from: &MemoryStats, to: &MemoryStats) -> [(u64, u64); 2] {
     let d = |b: &crate::dram::config::Moved, a: &crate::dram::config::Moved| {
         (b.read_bytes - a.read_bytes, b.write_bytes - a.write_bytes)
@@ -484,8 +535,10 @@ pub(super) struct Coefficients {
     leak_npu: u64,
     leak_fabric: u64,
     leak_l3: u64,
+    leak_slc: u64,
     l2: u64,
     l3: u64,
+    slc: u64,
     cpu: BTreeMap<String, CpuCoefficients>,
 }
 
@@ -537,6 +590,10 @@ impl Coefficients {
         k.leak_npu = leak("npu.core", mv)?;
         k.leak_fabric = leak("fabric", fabric)?;
         k.leak_l3 = leak("cpu.l3", fabric)?;
+        if cfg.slc.is_some() {
+            k.leak_slc = leak("cpu.slc", fabric)?;
+            k.slc = at("cpu.slc", "access", fabric)?;
+        }
         k.l2 = at("cpu.l2", "access", fabric)?;
         k.l3 = at("cpu.l3", "access", fabric)?;
         for (name, cluster) in &cfg.cpu {

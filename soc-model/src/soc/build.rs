@@ -10,15 +10,15 @@ use sim_kernel::{Addr, Bytes, Clock, Cycles, EventQueue, Hertz, RankTable, Time}
 use thiserror::Error;
 
 use super::account::Account;
-use super::chip::{Chip, Ranks, World, bytes};
+use super::chip::{Chip, Ranks, SharedLevel, World, bytes};
 use super::mailbox::{Mailbox, Turn};
-use super::memory::{Channels, MemoryTiming};
 use super::symbols::Symbols;
 use super::{Soc, devicetree};
 use crate::config::{self, SocConfig};
 use crate::cpu::devices::{Clint, Plic, Uart};
 use crate::cpu::{CacheConfig, CoreConfig, GuestMemory, Hart, InOrderConfig, SharedCache};
 use crate::dram::{AddressMap, Controller, DramConfig, Standard};
+use crate::fabric::{Class, Fabric, FabricParameters, MemoryTiming, SlcParameters};
 
 /// Granularity of address-only ranges.
 const PAGE: u64 = 64 * 1024;
@@ -164,22 +164,22 @@ impl SocBuilder {
             memory: table.rank("memory"),
             mailbox: table.rank("mailbox"),
         };
-        let dram = Channels::new(self.memory, dram(cfg)?, self.job.seed);
+        let dram = dram(cfg)?;
+        let memory_latency = dram.unloaded_read_latency();
         let fabric = Clock::new(Hertz::new(cfg.fabric.frequency_hz));
         let hops = Cycles::new(u64::from(cfg.fabric.hop_latency_cycles) * u64::from(cfg.fabric.hops));
         let fabric_latency = fabric.edge(hops);
-        let npu = self.npu(dram.config().unloaded_read_latency() + fabric_latency * 2);
-        let l3 = cache(&cfg.l3.cache);
+        let npu = self.npu(memory_latency + fabric_latency * 2);
+        let parameters = fabric_parameters(cfg, dram.peak_bytes_per_s());
         let chip = Chip {
             queue: EventQueue::new(&table),
             ranks,
             memory,
-            dram,
-            l3: SharedCache::new(&l3).map_err(|e| config_error("l3", e))?,
-            l3_clock: Clock::new(Hertz::new(cfg.l3.frequency_hz)),
-            l3_latency: Cycles::new(u64::from(l3.latency_cycles)),
+            fabric: Fabric::new(parameters, dram, self.memory, self.job.seed),
+            clusters: clusters(cfg),
+            image: (layout.image, self.model.bytes),
+            l3: shared_level(cfg)?,
             fabric_latency,
-            link_bytes_per_s: u64::from(cfg.fabric.bytes_per_cycle) * cfg.fabric.frequency_hz,
             clint: Clint::new(harts.len(), cfg.boot.timebase_hz),
             plic: Plic::new(harts.len()),
             uart: Uart::default(),
@@ -342,6 +342,58 @@ fn write(memory: &mut GuestMemory, at: u64, content: &[u8]) {
 
 const fn cache(c: &config::CacheConfig) -> CacheConfig {
     CacheConfig { bytes: c.bytes, ways: c.ways, line_bytes: c.line_bytes, latency_cycles: c.latency_cycles }
+}
+
+/// Number of every hart's cluster, in the order of `harts`.
+fn clusters(cfg: &SocConfig) -> Vec<usize> {
+    let boot = cfg.cpu.get_key_value(&cfg.boot.cluster).into_iter();
+    let rest = cfg.cpu.iter().filter(|(name, _)| **name != cfg.boot.cluster);
+    let sized = boot.chain(rest).enumerate();
+    sized.flat_map(|(i, (_, c))| core::iter::repeat_n(i, c.count as usize)).collect()
+}
+
+fn shared_level(cfg: &SocConfig) -> Result<Option<SharedLevel>, BuildError> {
+    let Some(l3) = &cfg.l3 else { return Ok(None) };
+    let geometry = cache(&l3.cache);
+    Ok(Some(SharedLevel {
+        cache: SharedCache::new(&geometry).map_err(|e| config_error("l3", e))?,
+        clock: Clock::new(Hertz::new(l3.frequency_hz)),
+        latency: Cycles::new(u64::from(geometry.latency_cycles)),
+    }))
+}
+
+fn fabric_parameters(cfg: &SocConfig, peak: u64) -> FabricParameters {
+    let f = &cfg.fabric;
+    let rate = |bytes: u32| u64::from(bytes) * f.frequency_hz;
+    let class = |c: config::QosClass| match c {
+        config::QosClass::Background => Class::Background,
+        config::QosClass::Prefetch => Class::Prefetch,
+        config::QosClass::Normal => Class::Normal,
+        config::QosClass::Urgent => Class::Urgent,
+    };
+    let clock = Clock::new(Hertz::new(f.frequency_hz));
+    let slc = cfg.slc.map(|s| SlcParameters {
+        bytes: s.bytes,
+        ways: s.ways,
+        cpu_ways: s.cpu_ways,
+        npu_ways: s.npu_ways,
+        bytes_per_s: rate(s.bytes_per_cycle),
+        latency: clock.edge(Cycles::new(s.latency_cycles.into())),
+    });
+    FabricParameters {
+        cores: cfg.npu.cores as usize,
+        clusters: cfg.cpu.len(),
+        npu_port: rate(f.npu_port_bytes_per_cycle),
+        npu_link: rate(f.bytes_per_cycle),
+        cpu_port: rate(f.cpu_port_bytes_per_cycle),
+        cpu_link: rate(f.bytes_per_cycle),
+        beat: clock.edge(Cycles::new(1)),
+        npu_limit: f.npu_limit_bytes_per_s,
+        cpu_limit: f.cpu_limit_bytes_per_s,
+        weights: f.qos_weights,
+        noise: cfg.traffic.map(|t| (peak * u64::from(t.cpu_noise_permille) / 1000, class(t.cpu_noise_class))),
+        slc,
+    }
 }
 
 /// All harts: the boot cluster's first, then the others by cluster name.

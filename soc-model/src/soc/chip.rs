@@ -6,15 +6,16 @@ use npu_model::{
 };
 use sim_kernel::{Addr, Bytes, Clock, Cycles, EventCode, EventQueue, Phase, Rank, Time};
 
+use isa::tags::OpKind;
+
 use super::mailbox::Mailbox;
-use super::memory::Channels;
 use super::observe::Observer;
 use crate::cpu::devices::{Clint, Plic, Uart};
 use crate::cpu::{
     Bus, BusFault, GuestMemory, InterruptLines, LineReply, LineRequest, LineSource, MemoryFault,
     SharedAccess, SharedCache,
 };
-use crate::dram::{FlowId, Qos};
+use crate::fabric::{Class, Client, Content as Carries, Fabric, Hint, Request, TransferId};
 
 /// What happens to a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,25 +50,32 @@ pub(super) struct Ranks {
     pub(super) mailbox: Rank,
 }
 
+/// The cache that harts share, on its own clock.
+pub(super) struct SharedLevel {
+    pub(super) cache: SharedCache,
+    pub(super) clock: Clock,
+    pub(super) latency: Cycles,
+}
+
 /// The chip without harts and engines.
 pub(super) struct Chip {
     pub(super) queue: EventQueue<Event>,
     pub(super) ranks: Ranks,
     pub(super) memory: GuestMemory,
-    pub(super) dram: Channels,
-    pub(super) l3: SharedCache,
-    pub(super) l3_clock: Clock,
-    pub(super) l3_latency: Cycles,
+    pub(super) fabric: Fabric,
+    /// CPU cluster of every hart.
+    pub(super) clusters: Vec<usize>,
+    /// Addresses of the model's image.
+    pub(super) image: (u64, u64),
+    pub(super) l3: Option<SharedLevel>,
     pub(super) fabric_latency: Time,
-    /// What the link of one transfer carries a second.
-    pub(super) link_bytes_per_s: u64,
     pub(super) clint: Clint,
     pub(super) plic: Plic,
     pub(super) uart: Uart,
     pub(super) mailbox: Mailbox,
     pub(super) console: Vec<u8>,
-    pub(super) flows: Vec<(FlowId, usize, Requester)>,
-    pub(super) ended: Vec<(Time, FlowId)>,
+    pub(super) flows: Vec<(TransferId, usize, Requester)>,
+    pub(super) ended: Vec<(Time, TransferId)>,
     pub(super) memory_due: Option<Time>,
     pub(super) lines_changed: bool,
     pub(super) snoops: Vec<u64>,
@@ -114,7 +122,7 @@ impl Chip {
 
     /// Makes sure an event stands at the memory's next completion.
     pub(super) fn watch_memory(&mut self, now: Time) {
-        let Some(next) = self.dram.next_completion() else { return };
+        let Some(next) = self.fabric.next_completion() else { return };
         let next = next.max(now);
         if self.memory_due.is_none_or(|due| next < due) {
             self.memory_due = Some(next);
@@ -126,7 +134,7 @@ impl Chip {
     pub(super) fn finished_flows(&mut self, now: Time) -> Vec<(usize, Requester)> {
         self.ended.clear();
         let mut ended = core::mem::take(&mut self.ended);
-        self.dram.finish_into(now, &mut ended);
+        self.fabric.finish_into(now, &mut ended);
         let out = ended
             .iter()
             .map(|(_, id)| {
@@ -140,7 +148,7 @@ impl Chip {
     }
 
     pub(super) fn memory_quiescent(&self) -> bool {
-        self.flows.is_empty() && self.dram.quiescent()
+        self.flows.is_empty() && self.fabric.quiescent()
     }
 
     /// Notes how probable the answer's last token was, from the logits in memory. An observation from outside: it
@@ -179,15 +187,29 @@ impl Chip {
     /// Offset in DRAM of a line, if it is one.
     fn dram_offset(&self, addr: u64) -> Option<u64> {
         let offset = addr.checked_sub(map::DRAM_BASE)?;
-        (offset < self.dram.config().capacity.get()).then_some(offset)
+        (offset < self.fabric.dram().capacity.get()).then_some(offset)
     }
 
-    fn line_from_memory(&mut self, now: Time, addr: u64, write: bool) -> Time {
+    fn line_from_memory(&mut self, now: Time, hart: usize, addr: u64, write: bool) -> Time {
         let Some(offset) = self.dram_offset(addr) else { return now };
         self.lines_asked[usize::from(write)] += 1;
         // Harts run ahead of the queue, each by its own amount, never behind it.
-        self.dram.catch_up(self.queue.now());
-        self.dram.access_line(now, offset, write)
+        self.fabric.catch_up(self.queue.now());
+        self.fabric.access_line(now, self.clusters[hart], offset, write)
+    }
+
+    /// What a transfer carries, by where it lies and which operation it belongs to.
+    fn carries(&self, flow: &FlowRequest) -> Carries {
+        let at = flow.runs.first().map_or(0, |r| r.0);
+        match flow.requester {
+            Requester::Fetch | Requester::Control(_) | Requester::Posted => Carries::Commands,
+            Requester::Context => Carries::Activations,
+            Requester::Channel(_) if at >= self.image.0 && at - self.image.0 < self.image.1 => {
+                Carries::Weights
+            }
+            Requester::Channel(_) if flow.tag == OpKind::Attention as u64 => Carries::Kv,
+            Requester::Channel(_) => Carries::Activations,
+        }
     }
 }
 
@@ -220,8 +242,16 @@ impl Outside for Chip {
         self.runs.clear();
         let mut runs = core::mem::take(&mut self.runs);
         runs.extend(flow.runs.iter().map(|(a, n)| (a - map::DRAM_BASE, *n)));
-        let qos = if flow.qos >= 3 { Qos::Urgent } else { Qos::Bulk };
-        let id = self.dram.start_flow(at, &runs, flow.write, qos, flow.cap.min(self.link_bytes_per_s));
+        let request = Request {
+            client: if flow.write { Client::NpuOut(flow.core) } else { Client::NpuIn(flow.core) },
+            class: Class::of_code(flow.qos),
+            hint: Hint::of_code(flow.slc),
+            content: self.carries(flow),
+            runs: &runs,
+            write: flow.write,
+            cap: flow.cap,
+        };
+        let id = self.fabric.start_flow(at, &request);
         self.runs = runs;
         self.flows.push((id, flow.core, flow.requester));
     }
@@ -261,22 +291,31 @@ impl Bus for World {
 
     fn line(&mut self, r: LineRequest) -> LineReply {
         let c = &mut self.chip;
-        let looked_up = c.l3_clock.after(r.now, c.l3_latency);
-        match c.l3.access(r.addr) {
-            SharedAccess::Hit => LineReply { done: looked_up, source: LineSource::SharedCache },
-            SharedAccess::Miss { write_back } => {
-                if let Some(victim) = write_back {
-                    let _posted = c.line_from_memory(r.now, victim, true);
+        let (mut looked_up, mut write_back) = (r.now, None);
+        if let Some(l3) = &mut c.l3 {
+            looked_up = l3.clock.after(r.now, l3.latency);
+            match l3.cache.access(r.addr) {
+                SharedAccess::Hit => {
+                    let waits = c.fabric.cached_line(r.now, c.clusters[r.hart]);
+                    return LineReply { done: looked_up + waits, source: LineSource::SharedCache };
                 }
-                let read = c.line_from_memory(r.now, r.addr, false).saturating_sub(r.now);
-                LineReply { done: looked_up + read + c.fabric_latency * 2, source: LineSource::Dram }
+                SharedAccess::Miss { write_back: victim } => write_back = victim,
             }
         }
+        if let Some(victim) = write_back {
+            let _posted = c.line_from_memory(r.now, r.hart, victim, true);
+        }
+        let read = c.line_from_memory(r.now, r.hart, r.addr, false).saturating_sub(r.now);
+        LineReply { done: looked_up + read + c.fabric_latency * 2, source: LineSource::Dram }
     }
 
-    fn write_back(&mut self, now: Time, _hart: usize, addr: u64) {
-        if let Some(victim) = self.chip.l3.write_back(addr) {
-            let _posted = self.chip.line_from_memory(now, victim, true);
+    fn write_back(&mut self, now: Time, hart: usize, addr: u64) {
+        let victim = match &mut self.chip.l3 {
+            Some(l3) => l3.cache.write_back(addr),
+            None => Some(addr),
+        };
+        if let Some(victim) = victim {
+            let _posted = self.chip.line_from_memory(now, hart, victim, true);
         }
     }
 

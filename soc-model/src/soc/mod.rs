@@ -6,8 +6,7 @@
 //! NPU DMA ───────┴─ fabric ─ memory channels
 //! ```
 //! Models: everything the parts model, in one total order of events; the mailbox plays the outside world.
-//! Does not model: contention on the fabric's links (its latency is charged; no preset's links are narrower than
-//! its memory), coherence states between private caches.
+//! Does not model: coherence states between private caches.
 //! Source: each part's own header.
 
 mod account;
@@ -15,22 +14,23 @@ mod build;
 mod chip;
 mod devicetree;
 mod mailbox;
-mod memory;
 mod observe;
 mod symbols;
+mod traffic;
 
 use sim_kernel::{Cycles, Sink, Time};
 use thiserror::Error;
 
 use crate::cpu::{Hart, Stop};
 
+pub use crate::fabric::MemoryTiming;
 pub use account::{Account, EngineCycles, OpResult, Phases, RunResult, peak_macs_per_s};
 pub use build::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder};
 use chip::{Event, World};
 pub use mailbox::Turn;
-pub use memory::MemoryTiming;
 use observe::Observer;
 use symbols::Symbols;
+pub use traffic::TrafficResult;
 
 /// The modelled software, or the model, came to an end it should not have.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -146,7 +146,7 @@ impl Soc {
     /// # Errors
     /// The fault that ended the run.
     pub fn run_observed(mut self, told: Listener, sink: &mut dyn Sink) -> Result<RunResult, SocFault> {
-        let channels = self.world.chip.dram.config().channels as usize;
+        let channels = self.world.chip.fabric.dram().channels as usize;
         let observer = Observer::new(&self.world.npu, &self.hart_names, channels, &self.account);
         self.world.chip.observer = Some(Box::new(observer));
         let outcome = self.run_to_end(told, Some(sink));
@@ -169,7 +169,7 @@ impl Soc {
         if engine.starts_with("npu") {
             return self.world.npu.clock().frequency().get();
         }
-        self.world.chip.dram.config().ck_hz()
+        self.world.chip.fabric.dram().ck_hz()
     }
 
     /// After every event of an observed run.
@@ -216,6 +216,7 @@ impl Soc {
                 told(tokens);
             }
             if self.finished() {
+                self.world.chip.fabric.settle(now);
                 return Ok(self.account.finish(&self.world, &self.harts, self.end(now)));
             }
         }
@@ -292,7 +293,9 @@ impl Soc {
     fn settle(&mut self, now: Time) {
         let chip = &mut self.world.chip;
         while let Some(line) = chip.snoops.pop() {
-            chip.l3.invalidate_line(line);
+            if let Some(l3) = &mut chip.l3 {
+                l3.cache.invalidate_line(line);
+            }
             self.harts.iter_mut().for_each(|h| h.invalidate_line(line));
         }
         chip.watch_memory(now);
@@ -308,6 +311,7 @@ impl Soc {
             }
         }
         if let Some(at) = self.world.chip.mailbox.take_first_token() {
+            self.world.chip.fabric.settle(now);
             self.account.first_token(&self.world, &self.harts, at);
         }
         if self.world.chip.mailbox.take_ready() {
@@ -321,6 +325,7 @@ impl Soc {
         if self.harts.iter().any(|h| !h.asleep()) {
             return self.world.chip.schedule_job(now + Time::from_ns(20_000));
         }
+        self.world.chip.fabric.settle(now);
         self.account.start(&self.world, &self.harts, now);
         if let Some(mut o) = self.world.chip.observer.take() {
             o.time_zero(now, &self.account, &self.world, &self.harts);

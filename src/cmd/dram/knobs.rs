@@ -47,7 +47,7 @@ pub(super) struct ControllerOptions {
     /// Writes that can wait: 1 to 64 [default: 32]
     #[arg(long, value_name = "N")]
     write_buffer: Option<u32>,
-    /// Shares of the write buffer: writing ends below LOW and starts above HIGH [default: 0.2,0.8]
+    /// Shares of the write buffer: writing ends below LOW and starts above HIGH (also LOW:HIGH) [default: 0.2,0.8]
     #[arg(long, value_name = "LOW,HIGH")]
     watermarks: Option<String>,
     /// CKs after which a waiting read ends writing [default: never]
@@ -161,7 +161,8 @@ impl ControllerOptions {
             }
         }
         if let Some(text) = &self.watermarks {
-            let parts = text.split_once(',').and_then(|(low, high)| Some((permille(low)?, permille(high)?)));
+            let parts =
+                text.split_once([',', ':']).and_then(|(low, high)| Some((permille(low)?, permille(high)?)));
             match parts.filter(|&(low, high)| low > 0 && low <= high && high < 1000) {
                 Some((low, high)) if c.write_buffer <= MOST_SLOTS => c.set_watermarks(low, high),
                 Some(_) => {}

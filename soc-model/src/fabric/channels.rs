@@ -5,7 +5,7 @@
 
 use sim_kernel::Time;
 
-use crate::dram::{DramConfig, ExactMemory, FlowId, MemoryStats, MemorySystem, Qos};
+use crate::dram::{DramConfig, ExactMemory, FlowId, MemoryStats, MemorySystem, Noise, Transfer};
 
 /// How memory is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +24,32 @@ pub(super) enum Channels {
 
 impl Channels {
     /// Idle channels; `seed` picks the addresses samples continue at.
-    pub(super) fn new(timing: MemoryTiming, config: DramConfig, seed: u64) -> Self {
+    pub(super) fn new(timing: MemoryTiming, config: DramConfig, seed: u64, noise: Option<Noise>) -> Self {
         match timing {
-            MemoryTiming::Sampled => Self::Sampled(Box::new(MemorySystem::new(config, seed))),
-            MemoryTiming::Burst => Self::Burst(Box::new(ExactMemory::new(config))),
+            MemoryTiming::Sampled => {
+                let memory = MemorySystem::new(config, seed);
+                Self::Sampled(Box::new(noise.into_iter().fold(memory, MemorySystem::with_noise)))
+            }
+            MemoryTiming::Burst => {
+                let memory = ExactMemory::new(config);
+                Self::Burst(Box::new(noise.into_iter().fold(memory, ExactMemory::with_noise)))
+            }
+        }
+    }
+
+    /// Bytes a client has been served up to the last advance.
+    pub(super) fn served(&self, client: u16) -> u64 {
+        match self {
+            Self::Sampled(m) => m.served(client),
+            Self::Burst(m) => m.served(client),
+        }
+    }
+
+    /// Changes the most bytes a second a transfer under way may move.
+    pub(super) fn set_cap(&mut self, now: Time, id: FlowId, cap: u64) {
+        match self {
+            Self::Sampled(m) => m.set_cap(now, id, cap),
+            Self::Burst(m) => m.set_cap(now, id, cap),
         }
     }
 
@@ -52,17 +74,10 @@ impl Channels {
         }
     }
 
-    pub(super) fn start_flow(
-        &mut self,
-        now: Time,
-        runs: &[(u64, u64)],
-        write: bool,
-        qos: Qos,
-        cap_bytes_per_s: u64,
-    ) -> FlowId {
+    pub(super) fn start(&mut self, now: Time, transfer: &Transfer<'_>) -> FlowId {
         match self {
-            Self::Sampled(m) => m.start_flow(now, runs, write, qos, cap_bytes_per_s),
-            Self::Burst(m) => m.start_flow(now, runs, write, qos, cap_bytes_per_s),
+            Self::Sampled(m) => m.start(now, transfer),
+            Self::Burst(m) => m.start(now, transfer),
         }
     }
 

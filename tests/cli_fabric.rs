@@ -1,0 +1,102 @@
+//! Memory shared with others: noise, classes, limits and the system cache, from the command line.
+
+mod common;
+
+use common::presil;
+use serde_json::Value;
+
+/// A short run; its record.
+fn run(soc: &str, sets: &[&str], more: &[&str]) -> Value {
+    let mut arguments =
+        vec!["run", "--soc", soc, "--model", "qwen2.5-1.5b", "--prefill", "2", "--decode", "2", "--json"];
+    sets.iter().for_each(|s| arguments.extend(["--set", s]));
+    arguments.extend(more);
+    let ran = presil(&arguments);
+    assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.err);
+    serde_json::from_str(&ran.out).expect("one JSON document")
+}
+
+fn number(v: &Value, path: &str) -> f64 {
+    v.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is a number"))
+}
+
+/// What the loads of core 0 lost to the noise, as a factor.
+fn slowed(r: &Value) -> f64 {
+    r.pointer("/contention/npu0_in/by/cpu_noise/slowdown").and_then(Value::as_f64).unwrap_or(1.0)
+}
+
+#[test]
+fn noise_slows_the_npu_and_its_class_decides_how_much() {
+    let quiet = run("tiny", &[], &[]);
+    assert!(
+        quiet.pointer("/contention/cpu_noise").is_none()
+            && quiet.pointer("/dram/traffic/cpu_noise").is_none()
+    );
+    let mut before = (number(&quiet, "/time/ttft_s"), 1.0);
+    let folder = format!("{}/noise", env!("CARGO_TARGET_TMPDIR"));
+    for share in ["10 %", "0.3", "0.5"] {
+        let r = run("tiny", &[&format!("traffic.cpu-noise={share}")], &["-o", &folder]);
+        let now = (number(&r, "/time/ttft_s"), slowed(&r));
+        assert!(now.0 > before.0 && now.1 > before.1, "{share}: {now:?} after {before:?}");
+        assert!(
+            number(&r, "/dram/traffic/cpu_noise/pj_per_bit") > number(&r, "/dram/traffic/weights/pj_per_bit")
+        );
+        before = now;
+    }
+    let csv = std::fs::read_to_string(format!("{folder}/contention.csv")).expect("contention.csv");
+    assert!(csv.starts_with("victim,aggressor,lost_s,slowdown,link_s,memory_s,cache_s\n"), "{csv}");
+    assert!(csv.lines().any(|l| l.starts_with("npu0_in,cpu_noise,")), "{csv}");
+    let mut before = f64::MAX;
+    for class in ["urgent", "normal", "background"] {
+        let class = format!("traffic.cpu-noise-class={class}");
+        let r = run("tiny", &["traffic.cpu-noise=0.5", &class], &[]);
+        let (ttft, noise) = (number(&r, "/time/ttft_s"), number(&r, "/contention/cpu_noise/slowdown"));
+        assert!(ttft < before, "{class}: {ttft} s after {before} s");
+        assert_eq!(noise < 1.01, class.ends_with("urgent"), "{class}: {noise}");
+        before = ttft;
+    }
+}
+
+#[test]
+fn a_limit_holds_and_is_what_was_waited_for() {
+    let r = run("tiny", &["fabric.npu.limit=4 GB/s"], &[]);
+    let rate = number(&r, "/dram/bandwidth_gb_per_s");
+    assert!((3.0..=4.0).contains(&rate), "{rate} GB/s of 4");
+    let held = r.pointer("/contention/npu0_in/by/npu1_in/held_s").expect("core 1 held the link");
+    assert!(number(held, "/link") > 0.0, "{held}");
+}
+
+#[test]
+fn a_system_cache_absorbs_and_is_reported() {
+    let path = format!("{}/cached.toml", env!("CARGO_TARGET_TMPDIR"));
+    let text = "extends = \"tiny\"\n[slc]\nsize = \"2 MiB\"\nassociativity = 8\nlatency = 16\nwidth = \"64 B\"\n\
+                [slc.ways]\ncpu = 2\nnpu = 6\n";
+    std::fs::write(&path, text).expect("a temporary file");
+    let (plain, cached) = (run("tiny", &[], &[]), run(&path, &[], &[]));
+    assert!(plain.get("slc").is_none());
+    let read = |r: &Value| number(r, "/dram/read_bytes");
+    assert!(read(&cached) < read(&plain), "{} of {}", read(&cached), read(&plain));
+    assert!(number(&cached, "/slc/by_client/npu0_in/hits") > 0.0);
+    assert!(number(&cached, "/energy/by_component/fabric_slc") > 0.0);
+    assert_eq!(cached["output"], plain["output"], "a cache changes no result");
+    let elite = run("snapdragon-8-elite", &[], &[]);
+    assert!(number(&elite, "/slc/hit_rate") > 0.0);
+}
+
+#[test]
+fn wrong_values_name_their_key() {
+    for (option, says) in [
+        ("traffic.cpu-noise=1.5", "traffic.cpu-noise: expected from 0.001 to 0.95 of the peak"),
+        ("traffic.cpu-nose=0.5", "did you mean `traffic.cpu-noise`?"),
+        ("traffic.cpu-noise-class=normall", "did you mean `normal`?"),
+        ("traffic.cpu-noise-class=normal", "traffic.cpu-noise: is missing"),
+        ("fabric.npu.limit=20", "expected a bandwidth with its unit"),
+        ("fabric.npu.limit=1 kB/s", "fabric.npu.limit: expected from 0.1 GB/s to 1000 GB/s"),
+        ("fabric.qos.normal=0", "fabric.qos.normal: expected a whole number from 1 to 64"),
+        ("slc.size=1 MiB", "slc"),
+    ] {
+        let ran = presil(&["run", "--soc", "tiny", "--set", option]);
+        assert_eq!(ran.code, 3, "{option}: {}", ran.err);
+        assert!(ran.err.contains(says), "{option}: {}", ran.err);
+    }
+}
