@@ -645,6 +645,10 @@ impl MemorySystem {
         let mut i = 0;
         while i < self.channels[index].subs.len() {
             let sub = &mut self.channels[index].subs[i];
+            if sub.flow == NOISE {
+                i += 1;
+                continue;
+            }
             let (slot, served) = (sub.flow, sub.remaining == 0);
             let over = sub.last_turn.is_some_and(|left| sub.remaining <= left);
             if over {
