@@ -10,7 +10,7 @@ use sim_kernel::Time;
 
 const Q1: u64 = QUEUE_STRIDE;
 
-/// Two cores that exchange tiles: each loads, multiplies, converts, sends its piece to both, and stores. Every round
+/// Two cores that exchange tiles: each loads, multiplies by a B its array holds, converts, sends its piece to both, and stores. Every round
 /// has a command at which the core may be given away.
 fn victim(core: u64) -> String {
     format!(
@@ -21,7 +21,8 @@ fn victim(core: u64) -> String {
         ctrl.loop id=0 cnt=12
         dma region=1 moff=0x{a:x} saddr=0 n0=15 w0_id=4 w0_n=1 s0_id=1 s0_n=1 | agu im=256
         dma ch=1 region=1 moff=0x8000 saddr=64 n0=31 cmask=3 s0_id=48 s0_n=1 w0_id=5 w0_n=1
-        gemm a=0 b=64 c=0 m=7 n=15 k=15 af=int8 bf=int8 cf=int32 w0_id=1 w0_n=1 w1_id=48 w1_n=2 s0_id=2 s0_n=1 init=1
+        gemm a=0 b=64 c=0 m=7 n=7 k=7 af=int8 bf=int8 cf=int32 w0_id=1 w0_n=1 w1_id=48 w1_n=2 ploadb=1
+        gemm a=0 b=64 c=0 m=7 n=7 k=7 af=int8 bf=int8 cf=int32 s0_id=2 s0_n=1 init=1 keepb=1
         vec.cvt x=0 xs=1 xf=int32 d=512 dfm=fp32 rows=7 cols=15 w0_id=2 w0_n=1 s0_id=3 s0_n=1 pre=1
         dma dir=2 ch=2 saddr=512 moff={to} n0=31 cmask=3 w0_id=3 w0_n=1 s0_id=49 s0_n=1
         dma dir=1 ch=2 region=1 moff=0x{out:x} saddr=1024 n0=63 w0_id=49 w0_n=2 s0_id=50 s0_n=1 | agu im=1024

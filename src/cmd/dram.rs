@@ -54,7 +54,8 @@ struct Replay {
     standard: String,
     /// Synthetic stream: seq_read, rand_read, mix21 (two reads, one write), strided (one bank, ever new rows),
     /// write_only (sequential), rand_write, rand50 (random, half of them writes), interleave4 (four sequential reads in
-    /// turn, same bank) or copy (a sequential read, then a sequential write)
+    /// turn, same bank), copy (a sequential read, then a sequential write) or flows12 (twelve sequential reads in turns of
+    /// 4 KiB)
     #[arg(long, required_unless_present = "trace", requires = "count", value_name = "NAME")]
     stream: Option<String>,
     /// Transactions of the stream, 64 bytes each

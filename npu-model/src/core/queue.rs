@@ -15,6 +15,7 @@ use crate::config::NpuConfig;
 use crate::dma::Region;
 use crate::fault::Fault;
 use crate::memory::Memory;
+use crate::ops::gemm::Held;
 use crate::semaphores::Semaphores;
 
 /// Loops that may be open.
@@ -74,6 +75,8 @@ pub struct Queue {
     pub saved: Option<Dirty>,
     /// What the last save wrote.
     pub(super) kept: Dirty,
+    /// The B the array held for it when it gave the core up.
+    pub(super) array: Held,
     pub(super) regions: [Region; REGIONS],
     pub(super) scalars: [u64; SCALARS],
     pub(super) predicate: bool,
@@ -150,6 +153,7 @@ impl Queue {
             frozen: false,
             breaking: None,
             held: false,
+            array: None,
             asked: 0,
             auto: 0,
             priority: 0,

@@ -206,7 +206,9 @@ impl Core {
             // An idle queue gives its local memory up.
             q.dirty.clear();
         }
-        if let Some(next) = self.choose() {
+        if let Some(next) = self.choose().filter(|next| *next != self.active) {
+            let theirs = self.queues[next].array.take();
+            self.queues[self.active].array = self.local.matrix.exchange(theirs);
             self.active = next;
             self.switches += 1;
         }

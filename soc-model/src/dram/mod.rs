@@ -25,6 +25,7 @@ pub mod replay;
 pub mod replay_io;
 mod ring;
 pub mod sample;
+mod share;
 pub mod standard;
 pub mod streams;
 pub mod system;

@@ -8,6 +8,10 @@ pub const STREAM_BYTES: u64 = 1 << 30;
 /// Bytes of a transaction.
 pub const TRANSACTION_BYTES: u64 = 64;
 
+/// Flows of `flows12`, and transactions in a turn of one.
+const FLOWS: u64 = 12;
+const FLOW_LINES: u64 = 4096 / TRANSACTION_BYTES;
+
 /// A synthetic stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamKind {
@@ -29,11 +33,13 @@ pub enum StreamKind {
     Interleave4,
     /// One sequential read, then one sequential write in the other half.
     Copy,
+    /// Twelve sequential reads in turns of 4 KiB, from places drawn at random: six cores that load and prefetch.
+    Flows12,
 }
 
 impl StreamKind {
     /// All streams.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::SeqRead,
         Self::RandRead,
         Self::Mix21,
@@ -43,6 +49,7 @@ impl StreamKind {
         Self::Rand50,
         Self::Interleave4,
         Self::Copy,
+        Self::Flows12,
     ];
 
     /// The name on the command line.
@@ -58,6 +65,7 @@ impl StreamKind {
             Self::Rand50 => "rand50",
             Self::Interleave4 => "interleave4",
             Self::Copy => "copy",
+            Self::Flows12 => "flows12",
         }
     }
 
@@ -80,6 +88,15 @@ impl StreamKind {
             Self::Copy => {
                 let half = STREAM_BYTES / 2;
                 (i % 2 * half + TRANSACTION_BYTES * (i / 2) % half, i % 2 == 1)
+            }
+            Self::Flows12 => {
+                let (turn, line) = (i / FLOW_LINES, i % FLOW_LINES);
+                let (flow, round) = (turn % FLOWS, turn / FLOWS);
+                // Each flow walks its own part, from somewhere in it.
+                let part = STREAM_BYTES / 16;
+                let at =
+                    random_line(mixed((1 << 33) + flow)) + (round * FLOW_LINES + line) * TRANSACTION_BYTES;
+                (flow * part + at % part, false)
             }
             Self::Mix21 => {
                 let (round, place) = (i / 3, i % 3);

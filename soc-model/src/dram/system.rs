@@ -14,14 +14,13 @@ use super::config::{DramConfig, LINE_BYTES, MemoryStats};
 use super::interleave::{Interleave, burst_span};
 use super::noise::Noise;
 use super::sample::{KEPT_RUNS, Measured, Probes, Sampled, Sampler};
+use super::share::{NOISE, Sub, UNITS_PER_BYTE, last_turn, share};
 use super::{BANKS, BURST_BYTES, Timings};
 use sim_kernel::Time;
 use sim_kernel::units::FS_PER_S;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Work is counted in byte x fs / s, so that rate x time is exact.
-const UNITS_PER_BYTE: u128 = FS_PER_S as u128;
 /// Most reads or writes told apart in a channel's load.
 const MOST_FLOWS: usize = 31;
 /// Steps of shortness of a channel's contiguous pieces against the grant.
@@ -80,30 +79,6 @@ struct Flow {
     end: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Sub {
-    /// Its flow, or `NOISE`.
-    flow: u32,
-    client: u16,
-    weight: u32,
-    write: bool,
-    urgent: bool,
-    fixed: bool,
-    cap: u64,
-    rate: u64,
-    total: u64,
-    remaining: u128,
-    /// What is left when its flow learns that its last turn is over; `None` once it has.
-    last_turn: Option<u128>,
-}
-
-impl Sub {
-    /// Work until its next event: the end of its last turn, or of its share.
-    fn due(&self) -> u128 {
-        self.remaining.saturating_sub(self.last_turn.unwrap_or(0))
-    }
-}
-
 #[derive(Clone, Debug)]
 struct Channel {
     subs: Vec<Sub>,
@@ -145,8 +120,6 @@ struct Entry {
 
 /// Samples of a load that all measure the latency of lines too; later only every fourth does.
 const ALWAYS_PROBED: u64 = 32;
-/// The flow of noise, which never ends.
-const NOISE: u32 = u32::MAX;
 const NO_ENTRY: u16 = u16::MAX;
 const NO_ROW: u32 = u32::MAX;
 
@@ -806,48 +779,5 @@ impl MemorySystem {
         e.line_cost_fs = u64::try_from(cost).expect("a share of an interval");
         e.activates_scaled =
             u64::try_from((u128::from(s.activates) << 20) / bytes).expect("less than one a byte");
-    }
-}
-
-/// What an equal share has still to serve when a flow whose last turn moves `bytes` has had it.
-///
-/// With `rotation` flows in turns a flow that comes waits for half a rotation on average, then for a whole one from
-/// turn to turn; an equal share makes it wait for all of them. So its end comes half a rotation, less its own turn,
-/// before its share's; the rest of its share is what the others' turns have not yet had.
-fn last_turn(bytes: u64, rotation: u128) -> u128 {
-    u128::from(bytes) * UNITS_PER_BYTE * rotation.saturating_sub(2) / (2 * rotation)
-}
-
-/// Max-min shares of `capacity` by weight: urgent sub-flows first, then the others, nobody beyond its cap.
-fn share(subs: &mut [Sub], capacity: u64) {
-    let urgent = subs.iter().filter(|s| s.urgent).count();
-    let mut left = capacity;
-    for class in [true, false] {
-        let mine = |s: &Sub| s.urgent == class;
-        let mut open: u64 = subs.iter().filter(|s| mine(s)).map(|s| u64::from(s.weight)).sum();
-        let mut budget = if class && open > 0 && urgent < subs.len() { left - left / 16 } else { left };
-        for s in subs.iter_mut() {
-            s.fixed = false;
-        }
-        loop {
-            let (now, among) = (budget, open.max(1));
-            let (mut settled, mut given) = (true, 0);
-            for s in subs.iter_mut().filter(|s| mine(s) && !s.fixed) {
-                let fair = (now * u64::from(s.weight) / among).max(1);
-                s.rate = fair;
-                given += fair;
-                if s.cap < fair {
-                    (s.fixed, s.rate, settled) = (true, s.cap, false);
-                    given -= fair;
-                    budget -= s.cap;
-                    left -= s.cap;
-                    open -= u64::from(s.weight);
-                }
-            }
-            if settled || open == 0 {
-                left = left.saturating_sub(given);
-                break;
-            }
-        }
     }
 }

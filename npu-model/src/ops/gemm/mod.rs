@@ -47,7 +47,7 @@ use self::activations::Activations;
 use self::cost::Timing;
 use self::drain::Drain;
 use self::rules::{Arithmetic, Rules};
-pub(crate) use self::run::Matrix;
+pub(crate) use self::run::{Held, Matrix};
 use self::weights::Weights;
 use super::operand::{self, Rows, Shape};
 use crate::config::NpuConfig;

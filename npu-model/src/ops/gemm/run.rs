@@ -14,8 +14,18 @@ use crate::ops::number;
 /// The matrix engine's own state: the B the array holds, and buffers kept from command to command.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Matrix {
-    held: Option<Stationary>,
+    held: Held,
     buffers: Buffers,
+}
+
+/// The stationary B of the array, if it holds one; a queue takes its own along when it gives the core up.
+pub(crate) type Held = Option<Stationary>;
+
+impl Matrix {
+    /// Gives the array another B, or none, for the one it holds.
+    pub(crate) fn exchange(&mut self, other: Held) -> Held {
+        std::mem::replace(&mut self.held, other)
+    }
 }
 
 /// Two engines that differ only in their buffers are equal.
