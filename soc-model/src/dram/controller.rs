@@ -107,9 +107,10 @@ impl Controller {
         self_refresh_after: u64::MAX,
     };
 
-    /// The same with a limit on waiting: without one, writers that keep the buffer filled starve the last reads
-    /// of a transfer for as long as they write. The limit is an estimate, accuracy class C.
-    pub const PHONE: Self = Self { read_patience: 512, ..Self::DEFAULT };
+    /// The same with limits on waiting: without the first, writers that keep the buffer filled starve the last reads
+    /// of a transfer for as long as they write; without the second, urgent lines starve everything else. Both limits
+    /// are estimates, accuracy class C.
+    pub const PHONE: Self = Self { read_patience: 512, age_limit: 2048, ..Self::DEFAULT };
 
     /// Reads that can wait if they are above class 0.
     #[must_use]
