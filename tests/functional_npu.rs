@@ -203,7 +203,9 @@ fn attention_crosses_blocks_of_keys() {
 fn a_feed_forward_layer_far_larger_than_a_slot() {
     let spec =
         ModelSpec { ffn: 18_944, layers: 1, hidden: 64, heads: 2, kv_heads: 2, head_dim: 32, ..model() };
-    for (quant, scratchpad) in [("fp16", 96 << 10), ("w4a16-g128", 96 << 10), ("w8a8", 1 << 20), ("w4a8-g32", 96 << 10)] {
+    for (quant, scratchpad) in
+        [("fp16", 96 << 10), ("w4a16-g128", 96 << 10), ("w8a8", 1 << 20), ("w4a8-g32", 96 << 10)]
+    {
         check(&spec, quant, &shape(3, scratchpad));
     }
 }

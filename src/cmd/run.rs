@@ -213,13 +213,19 @@ fn speak(
     Ok(outcome)
 }
 
-/// How wide weights are in the file and in the image.
+/// How wide weights are in the file and in the image, where rows of the embedding are fp16 beside the matrices.
 fn widths(request: &RunRequest, job: &TextJob) -> Result<String, CliError> {
-    let hundredths = |bytes: u64| bytes * 800 / job.model.weight_elements().max(1);
-    let text = |h: u64| format!("{}.{:02}", h / 100, h % 100);
-    let (file, image) =
-        (hundredths(job.model.weight_bytes()), hundredths(job.model.layout(&request.quant)?.bytes()));
-    Ok(format!("weights: {} bits each in the file, {} in the image", text(file), text(image)))
+    let text = |bytes: u64| {
+        let hundredths = bytes * 800 / job.model.weight_elements().max(1);
+        format!("{}.{:02}", hundredths / 100, hundredths % 100)
+    };
+    let layout = job.model.layout(&request.quant)?;
+    let rows: u64 = layout.tensors.iter().filter(|t| t.name == "embed").map(|t| t.bytes).sum();
+    let (file, image) = (text(job.model.weight_bytes()), text(layout.bytes() - rows));
+    Ok(format!(
+        "weights: {file} bits each in the file, {image} in the image and {} of embedding rows",
+        text(rows)
+    ))
 }
 
 /// One line to standard error.

@@ -96,8 +96,7 @@ pub fn panel<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, j: &P
         let to = (k + rows).min(end);
         let last_of_matrix = to == m.k;
         let from_byte = m.stored.row_offset(k);
-        let to_byte =
-            if last_of_matrix { m.stored.panel_bytes(m.k) } else { m.stored.row_offset(to) };
+        let to_byte = if last_of_matrix { m.stored.panel_bytes(m.k) } else { m.stored.row_offset(to) };
         let slot = slots.take(p.slot_count);
         let at = p.slot(slot);
         let bytes = (to_byte - from_byte).div_ceil(16) * 16;

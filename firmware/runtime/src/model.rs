@@ -51,7 +51,8 @@ impl Model {
             return Err(ModelError::NotAnImage);
         }
         let mut stored = [Stored::symmetric(h.panel, Format::Fp16, 0); 6];
-        for (s, code) in stored.iter_mut().zip([h.qkv_as, h.out_as, h.gate_as, h.up_as, h.down_as, h.head_as]) {
+        for (s, code) in stored.iter_mut().zip([h.qkv_as, h.out_as, h.gate_as, h.up_as, h.down_as, h.head_as])
+        {
             *s = Stored::from_code(h.panel, code).ok_or(ModelError::NotAnImage)?;
         }
         if h.flags & !FLAGS != 0 {

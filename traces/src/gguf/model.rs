@@ -14,7 +14,9 @@ use super::shape::Keys;
 use super::tokenizer::tokenizer;
 use crate::image::{Coded, ImageLayout, Tensor, TensorSource, fill_image, tensors_of};
 use crate::tokenizer::Tokenizer;
-use crate::workload::{Body, ModelSpec, QuantScheme, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem};
+use crate::workload::{
+    Body, ModelSpec, QuantScheme, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem,
+};
 
 /// An opened file whose shape is known and whose tensors are all there.
 #[derive(Debug)]
@@ -281,13 +283,7 @@ impl GgufModel {
     }
 
     /// Some rows as they are stored.
-    fn bytes(
-        &self,
-        name: &str,
-        info: &TensorInfo,
-        first: u64,
-        rows: u64,
-    ) -> Result<Vec<u8>, WorkloadError> {
+    fn bytes(&self, name: &str, info: &TensorInfo, first: u64, rows: u64) -> Result<Vec<u8>, WorkloadError> {
         let row = info.bytes / info.dims[1..].iter().product::<u64>();
         let start = info.start + first * row;
         let mut bytes = vec![0; usize::try_from(rows * row).unwrap_or(usize::MAX)];

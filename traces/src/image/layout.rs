@@ -40,9 +40,7 @@ pub(super) fn stored_as(panel: u64, quant: WeightQuant) -> Result<Matrix, Worklo
     let format = format_of(quant.format());
     let code = |group: u32| {
         let found = (2..=6).find(|code| image::group_rows(*code) == u64::from(group));
-        found.ok_or_else(|| {
-            problem("group", format!("expected 16, 32, 64, 128 or 256 rows, found {group}"))
-        })
+        found.ok_or_else(|| problem("group", format!("expected 16, 32, 64, 128 or 256 rows, found {group}")))
     };
     Ok(match quant {
         WeightQuant::Plain(TensorFormat::Fp16 | TensorFormat::Bf16) => Matrix::symmetric(panel, format, 0),

@@ -100,15 +100,14 @@ impl WeightQuant {
     pub fn joined(self, other: Self) -> Self {
         match (self, other) {
             _ if self == other => self,
-            (
-                Self::Coded { group: g, wide: w, minimum: m, .. },
-                Self::Coded { group, wide, minimum, .. },
-            ) => Self::Coded {
-                format: if self.format() == other.format() { self.format() } else { TensorFormat::Int8 },
-                group: g.min(group),
-                wide: w || wide,
-                minimum: m || minimum,
-            },
+            (Self::Coded { group: g, wide: w, minimum: m, .. }, Self::Coded { group, wide, minimum, .. }) => {
+                Self::Coded {
+                    format: if self.format() == other.format() { self.format() } else { TensorFormat::Int8 },
+                    group: g.min(group),
+                    wide: w || wide,
+                    minimum: m || minimum,
+                }
+            }
             _ => Self::Plain(TensorFormat::Fp16),
         }
     }
@@ -268,7 +267,10 @@ mod tests {
         assert_eq!(scheme.body.qkv.matrix_bits(4096, 4096) * 1000 / (4096 * 4096), 4125);
         // A last group that is not full still has its scale.
         assert_eq!(scheme.body.qkv.matrix_bits(130, 1), 130 * 4 + 2 * 16);
-        assert_eq!(QuantScheme::named("w8a8").expect("scheme").body.qkv.matrix_bits(4096, 2), 4096 * 2 * 8 + 32);
+        assert_eq!(
+            QuantScheme::named("w8a8").expect("scheme").body.qkv.matrix_bits(4096, 2),
+            4096 * 2 * 8 + 32
+        );
         assert_eq!(QuantScheme::named("fp16").expect("scheme").body.qkv.matrix_bits(10, 10), 1600);
     }
 
