@@ -210,12 +210,11 @@ fn a_feed_forward_layer_far_larger_than_a_slot() {
     }
 }
 
+/// Tokens with their logits, bytes saved, and how many queues each level took out.
+type Preempted = (Vec<(usize, Vec<u32>)>, u64, [u64; 3]);
+
 /// Tokens and logits of a prompt of 21 and five tokens more, and what preemption there was.
-fn generate(
-    quant: &str,
-    cores: u32,
-    interruption: Option<Interruption>,
-) -> (Vec<(usize, Vec<u32>)>, u64, [u64; 3]) {
+fn generate(quant: &str, cores: u32, interruption: Option<Interruption>) -> Preempted {
     let (spec, scheme) = (model(), QuantScheme::named(quant).expect("a scheme"));
     let (_, image) = build_image(&spec, &scheme, &mut random_tensors(7, &spec)).expect("an image");
     let scratchpad = 256 << 10;
@@ -232,7 +231,7 @@ fn generate(
 
 #[test]
 fn preempting_a_prefill_at_any_level_changes_no_logit() {
-    for (quant, cores) in [("w4a16-g128", 4u32), ("w8a8", 3), ("fp16", 1)] {
+    for (quant, cores) in [("w4a16-g128", 4u32), ("w8a8", 3), ("fp16", 1), ("w4a8-g32", 2)] {
         let (expected, nothing, _) = generate(quant, cores, None);
         assert_eq!(nothing, 0);
         for level in 1..=3u64 {

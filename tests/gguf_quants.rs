@@ -9,12 +9,13 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use common::presil;
-use gguf_writer::{GOOD, file, quantised, wide};
+use gguf_writer::{GOOD, LLAMA, assemble, file, metadata, parts, spec};
 use serde_json::Value;
 use support::machine::{Machine, Sampled, Shape};
 use support::reference::Reference;
 use traces::gguf::GgufModel;
-use traces::workload::QuantScheme;
+use traces::image::Tensor;
+use traces::workload::{ModelSpec, QuantScheme};
 
 /// Type codes, and what a file of each is called.
 const TYPES: [(u32, &str); 8] = [
@@ -36,6 +37,21 @@ const MIXED: [(&str, u32); 6] = [
     ("attn_output.weight", 13),
     ("token_embd.weight", 8),
 ];
+
+/// A file whose matrices are wide enough for every type: `types` by their layer names, or with the layer.
+fn quantised(s: &ModelSpec, types: &[(&str, u32)]) -> Vec<u8> {
+    let whole = [("token_embd.weight", Tensor::Embed), ("output_norm.weight", Tensor::FinalNorm)];
+    let parts = parts(s, &whole, &LLAMA);
+    let code = |name: &str| types.iter().rev().find(|(n, _)| name.ends_with(n)).map(|(_, code)| *code);
+    let each: Vec<(&str, u32)> =
+        parts.iter().filter_map(|(name, _)| Some((name.as_str(), code(name)?))).collect();
+    assemble(s, &metadata(s, &GOOD), &parts, &each)
+}
+
+/// The shape of [`quantised`] files: every row is whole superblocks.
+fn wide() -> ModelSpec {
+    ModelSpec { hidden: 256, head_dim: 64, ffn: 512, ..spec() }
+}
 
 fn written(name: &str, bytes: &[u8]) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);

@@ -260,22 +260,8 @@ pub fn file(flaws: &Flaws) -> Vec<u8> {
     assemble(&s, &metadata(&s, flaws), &parts(&s, &whole, &LLAMA), &norm)
 }
 
-/// A file whose matrices are wide enough for every type: `types` by their layer names, or with the layer.
-pub fn quantised(s: &ModelSpec, types: &[(&str, u32)]) -> Vec<u8> {
-    let whole = [("token_embd.weight", Tensor::Embed), ("output_norm.weight", Tensor::FinalNorm)];
-    let parts = parts(s, &whole, &LLAMA);
-    let code = |name: &str| types.iter().rev().find(|(n, _)| name.ends_with(n)).map(|(_, code)| *code);
-    let each: Vec<(&str, u32)> =
-        parts.iter().filter_map(|(name, _)| Some((name.as_str(), code(name)?))).collect();
-    assemble(s, &metadata(s, &GOOD), &parts, &each)
-}
-
-/// The shape of [`quantised`] files: every row is whole superblocks.
-pub fn wide() -> ModelSpec {
-    ModelSpec { hidden: 256, head_dim: 64, ffn: 512, ..spec() }
-}
-
-fn metadata(s: &ModelSpec, flaws: &Flaws) -> Vec<(String, Meta)> {
+/// The metadata of a file with a tokenizer.
+pub fn metadata(s: &ModelSpec, flaws: &Flaws) -> Vec<(String, Meta)> {
     let mut out = keys(flaws.architecture, s);
     let mut push = |key: String, value: Meta| out.push((key, value));
     for (key, value) in [("rope.freq_base", 10_000.0f32), ("attention.layer_norm_rms_epsilon", 1e-5)] {

@@ -150,6 +150,9 @@ fn tile(cx: &Context, j: &Panel, b: u64, k: u64, to: u64, output: Option<Output>
         zpm: m.zpm,
         ..Gemm::default()
     };
+    if output.is_none() && !model.by_block() {
+        return Command::gemm(g, None);
+    }
     let mut x = Epilogue::default();
     if model.by_block() {
         x.ag = model.h.act_group;
@@ -158,7 +161,7 @@ fn tile(cx: &Context, j: &Panel, b: u64, k: u64, to: u64, output: Option<Output>
         x.asp = model.scales_of(i.cols);
         x.as_ = granule(j.scales + model.scales_of(k - i.k0) * 4);
     }
-    let Some(o) = output else { return Command::gemm(g, model.by_block().then_some(x)) };
+    let Some(o) = output else { return Command::gemm(g, Some(x)) };
     g.drain = 1;
     g.csp = 1;
     g.c = granule(o.at);

@@ -38,7 +38,11 @@ pub struct Model {
     /// The header.
     pub h: ImageHeader,
     /// QKV, attention output, gate, up, down, head.
-    stored: [Stored; 6],
+    matrices: [Matrix; 6],
+    /// Elements of a block of int8 activations, 0 without blocks.
+    block: u64,
+    sums: bool,
+    step_bytes: u64,
 }
 
 impl Model {
@@ -49,11 +53,6 @@ impl Model {
     pub fn new(h: ImageHeader) -> Result<Self, ModelError> {
         if h.magic != image::MAGIC || h.version != image::VERSION {
             return Err(ModelError::NotAnImage);
-        }
-        let mut stored = [Stored::symmetric(h.panel, Format::Fp16, 0); 6];
-        for (s, code) in stored.iter_mut().zip([h.qkv_as, h.out_as, h.gate_as, h.up_as, h.down_as, h.head_as])
-        {
-            *s = Stored::from_code(h.panel, code).ok_or(ModelError::NotAnImage)?;
         }
         if h.flags & !FLAGS != 0 {
             return Err(ModelError::Unknown(h.flags & !FLAGS));
@@ -72,7 +71,35 @@ impl Model {
         {
             return Err(ModelError::BadShape);
         }
-        let model = Self { h, stored };
+        let mut stored = [Stored::symmetric(h.panel, Format::Fp16, 0); 6];
+        for (s, code) in stored.iter_mut().zip([h.qkv_as, h.out_as, h.gate_as, h.up_as, h.down_as, h.head_as])
+        {
+            *s = Stored::from_code(h.panel, code).ok_or(ModelError::NotAnImage)?;
+        }
+        let quantised = h.act_format == Format::Int8 as u64;
+        let block = if quantised { image::group_rows(h.act_group) } else { 0 };
+        let sums = block > 0 && stored.iter().any(|s| s.zpm == 2);
+        let (att, group) = (h.heads * h.head_dim, h.heads / h.kv_heads + 2);
+        let sizes = [
+            (h.qkv, h.hidden, h.kv_heads * group * h.head_dim),
+            (h.out, att, h.hidden),
+            (h.gate, h.hidden, h.ffn),
+            (h.up, h.hidden, h.ffn),
+            (h.down, h.ffn, h.hidden),
+            (h.head, h.hidden, h.vocab),
+        ];
+        let matrices: [Matrix; 6] = core::array::from_fn(|i| {
+            let (offset, k, n) = sizes[i];
+            let group = match image::group_rows(stored[i].grp) {
+                0 => 32,
+                g => g,
+            };
+            // A tile's scales of A start at a granule too: eight values.
+            let row_step = group.max(8 * block / (1 + u64::from(sums)));
+            Matrix { offset, k, panels: n / h.panel, stored: stored[i], row_step }
+        });
+        let step_bytes = matrices.iter().map(|m| m.stored.row_offset(m.row_step)).max().unwrap_or(0);
+        let model = Self { h, matrices, block, sums, step_bytes };
         if !model.group_cols().is_multiple_of(h.panel) { Err(ModelError::BadShape) } else { Ok(model) }
     }
 
@@ -114,85 +141,62 @@ impl Model {
     /// Whether each row of them has one scale.
     #[must_use]
     pub const fn by_row(&self) -> bool {
-        self.quantised() && self.h.act_group == 0
+        self.quantised() && self.block == 0
     }
     /// Whether they have a scale a block of a row.
     #[must_use]
     pub const fn by_block(&self) -> bool {
-        self.quantised() && self.h.act_group != 0
+        self.block != 0
     }
     /// Whether a block's sum goes with its scale: some matrix has minima.
     #[must_use]
-    pub fn sums(&self) -> bool {
-        self.by_block() && self.stored.iter().any(|s| s.zpm == 2)
+    pub const fn sums(&self) -> bool {
+        self.sums
     }
     /// fp32 values that go with a row of `cols` columns quantised by block.
     #[must_use]
-    pub fn scales_of(&self, cols: u64) -> u64 {
-        if self.by_block() {
-            cols.div_ceil(image::group_rows(self.h.act_group)) * (1 + u64::from(self.sums()))
-        } else {
-            0
-        }
+    pub const fn scales_of(&self, cols: u64) -> u64 {
+        if self.block == 0 { 0 } else { cols.div_ceil(self.block) << self.sums as u64 }
     }
-
     /// Formats of the matrices.
     #[must_use]
     pub fn formats(&self) -> [Format; 6] {
-        self.stored.map(|s| s.format)
-    }
-
-    fn matrix(&self, which: usize, offset: u64, k: u64, n: u64) -> Matrix {
-        let stored = self.stored[which];
-        let group = match image::group_rows(stored.grp) {
-            0 => 32,
-            g => g,
-        };
-        // A tile's scales of A start at a granule too.
-        let row_step = match self.scales_of(group) {
-            0 => group,
-            _ => {
-                let block = image::group_rows(self.h.act_group);
-                group.max(8 * block / (1 + u64::from(self.sums())))
-            }
-        };
-        Matrix { offset, k, panels: n / self.h.panel, stored, row_step }
+        self.matrices.map(|m| m.stored.format)
     }
     /// QKV.
     #[must_use]
-    pub fn qkv(&self) -> Matrix {
-        self.matrix(0, self.h.qkv, self.h.hidden, self.h.kv_heads * self.group_cols())
+    pub const fn qkv(&self) -> Matrix {
+        self.matrices[0]
     }
     /// Attention output.
     #[must_use]
-    pub fn out(&self) -> Matrix {
-        self.matrix(1, self.h.out, self.att_cols(), self.h.hidden)
+    pub const fn out(&self) -> Matrix {
+        self.matrices[1]
     }
     /// Gate.
     #[must_use]
-    pub fn gate(&self) -> Matrix {
-        self.matrix(2, self.h.gate, self.h.hidden, self.h.ffn)
+    pub const fn gate(&self) -> Matrix {
+        self.matrices[2]
     }
     /// Up.
     #[must_use]
-    pub fn up(&self) -> Matrix {
-        self.matrix(3, self.h.up, self.h.hidden, self.h.ffn)
+    pub const fn up(&self) -> Matrix {
+        self.matrices[3]
     }
     /// Down.
     #[must_use]
-    pub fn down(&self) -> Matrix {
-        self.matrix(4, self.h.down, self.h.ffn, self.h.hidden)
+    pub const fn down(&self) -> Matrix {
+        self.matrices[4]
     }
     /// The head.
     #[must_use]
-    pub fn lm_head(&self) -> Matrix {
-        self.matrix(5, self.h.head, self.h.hidden, self.h.vocab)
+    pub const fn lm_head(&self) -> Matrix {
+        self.matrices[5]
     }
     /// Bytes of the most that a step of rows of any matrix takes.
     #[must_use]
-    pub fn step_bytes(&self) -> u64 {
-        let all = [self.qkv(), self.out(), self.gate(), self.up(), self.down(), self.lm_head()];
-        all.iter().map(|m| m.stored.row_offset(m.row_step)).max().unwrap_or(0)
+    pub const fn step_bytes(&self) -> u64 {
+        self.step_bytes
     }
 }
 
