@@ -35,7 +35,7 @@ fn lists_hold_what_is_built_in() {
     ");
     assert_eq!(
         json(&["list", "quants", "--json"]),
-        serde_json::json!(["w4a16-g128", "w8a8", "w8a16", "fp16"])
+        serde_json::json!(["w4a16-g128", "w4a8-g32", "w8a8", "w8a16", "fp16"])
     );
     assert_eq!(json(&["list", "energy", "--json"]), serde_json::json!(["n3e"]));
 }

@@ -10,7 +10,7 @@ use traces::workload::{Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout,
 
 /// Prompts and how many tokens follow each; the second turn finds the cache as the first left it.
 const TURNS: [(usize, usize); 2] = [(21, 12), (14, 5)];
-const SCHEMES: [&str; 4] = ["fp16", "w4a16-g128", "w8a8", "w8a16"];
+const SCHEMES: [&str; 5] = ["fp16", "w4a16-g128", "w8a8", "w8a16", "w4a8-g32"];
 
 /// GQA, three panels of feed-forward in four, a vocabulary that no number of cores divides.
 fn model() -> ModelSpec {
@@ -138,7 +138,7 @@ fn resident_plans_on_any_number_of_cores() {
 
 #[test]
 fn spilled_plans_on_any_number_of_cores() {
-    for quant in ["fp16", "w4a16-g128"] {
+    for quant in ["fp16", "w4a16-g128", "w4a8-g32"] {
         for cores in [1, 2, 3, 4, 6, 8] {
             assert_eq!(check(&model(), quant, &shape(cores, 64 << 10)), (false, false));
         }
@@ -203,7 +203,9 @@ fn attention_crosses_blocks_of_keys() {
 fn a_feed_forward_layer_far_larger_than_a_slot() {
     let spec =
         ModelSpec { ffn: 18_944, layers: 1, hidden: 64, heads: 2, kv_heads: 2, head_dim: 32, ..model() };
-    for (quant, scratchpad) in [("fp16", 96 << 10), ("w4a16-g128", 96 << 10), ("w8a8", 1 << 20)] {
+    for (quant, scratchpad) in
+        [("fp16", 96 << 10), ("w4a16-g128", 96 << 10), ("w8a8", 1 << 20), ("w4a8-g32", 96 << 10)]
+    {
         check(&spec, quant, &shape(3, scratchpad));
     }
 }
@@ -233,7 +235,7 @@ fn generate(quant: &str, cores: u32, interruption: Option<Interruption>) -> Gene
 
 #[test]
 fn preempting_a_prefill_at_any_level_changes_no_logit() {
-    for (quant, cores) in [("w4a16-g128", 4u32), ("w8a8", 3), ("fp16", 1)] {
+    for (quant, cores) in [("w4a16-g128", 4u32), ("w8a8", 3), ("fp16", 1), ("w4a8-g32", 2)] {
         let alone = generate(quant, cores, None);
         assert_eq!(alone.saved_bytes, 0);
         for level in 1..=3u64 {

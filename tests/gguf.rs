@@ -176,7 +176,7 @@ fn what_does_not_fit_exits_3_and_says_where() {
     let good = good.to_str().expect("UTF-8");
     for (arguments, part) in [
         (&["--model", "mimo-7b", "--prompt", "x"][..], "no weights and no tokenizer"),
-        (&["--model", good, "--prompt", "x", "--quant", "fp16"], "decides how its weights are stored"),
+        (&["--model", good, "--prompt", "x", "--quant", "w8a8"], "decides how its weights are stored"),
         (&["--model", good, "--prompt", "x", "--decode", "128"], "takes at most 128"),
     ] {
         let ran = presil(&[&["run", "--soc", "tiny"], arguments].concat());

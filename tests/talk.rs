@@ -176,7 +176,7 @@ fn what_cannot_be_talked_with_or_scored_says_why() {
         (&["--model", &good, "--context", "129"], "the model takes 128"),
         (&["--model", &good, "--context", "4"], "--context holds 4"),
         (&["--model", &good, "--date", "2026-02-30"], "expected a day"),
-        (&["--model", &good, "--quant", "fp16"], "decides how its weights are stored"),
+        (&["--model", &good, "--quant", "w8a8"], "decides how its weights are stored"),
     ] {
         let ran = chat("hello\n", &[&["--soc", "tiny"], arguments].concat());
         assert!(ran.code == 3 && ran.err.contains(part), "{arguments:?}: {} {}", ran.code, ran.err);

@@ -13,7 +13,7 @@ use crate::npu::ops::Format;
 /// "presilim" in little-endian bytes.
 pub const MAGIC: u64 = 0x6D69_6C69_7365_7270;
 /// Version of this layout.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 macro_rules! header {
     ($( $field:ident $text:literal ),* $(,)?) => {
@@ -52,11 +52,11 @@ header! {
     eps "RMS norm epsilon, fp32 bits",
     att_scale "factor on attention scores, fp32 bits",
     panel "columns of a panel",
-    body_format "format code of the layers' matrices",
-    body_group "GEMM `grp` code of the layers' matrices",
-    head_format "format code of the head",
-    head_group "GEMM `grp` code of the head",
-    act_format "format code of GEMM activations: fp16, or int8 quantised by row",
+    qkv_as "how QKV is stored: `Matrix::code`",
+    out_as "the same of the attention output matrix",
+    gate_as "the same of the gate",
+    up_as "the same of up",
+    act_format "format code of GEMM activations: fp16, or int8 quantised by row or block",
     layer0 "offset of layer 0",
     layer_stride "bytes from one layer to the next",
     norm1 "offset in a layer: attention norm, fp32",
@@ -91,6 +91,9 @@ header! {
     position_count "FLAG_POSITIONS: how many there are",
     token_types "FLAG_TOKEN_TYPES: offset of the token type rows, fp16, at the embedding's stride",
     token_type_count "FLAG_TOKEN_TYPES: how many there are",
+    down_as "how down is stored: `Matrix::code`",
+    head_as "the same of the head",
+    act_group "GEMM `grp` code of int8 activations' blocks; 0: one scale a row",
 }
 
 /// Flag: QKV has a bias.
@@ -171,6 +174,20 @@ impl Matrix {
     #[must_use]
     pub const fn symmetric(panel: u64, format: Format, grp: u64) -> Self {
         Self { panel, format, grp, sf: if grp == 1 { 2 } else { 0 }, zpm: 0 }
+    }
+
+    /// Everything but the panel as a header word: format, then from bit 4 `grp`, from bit 7 `sf`, from bit 9 `zpm`.
+    #[must_use]
+    pub const fn code(&self) -> u64 {
+        self.format.code() | self.grp << 4 | self.sf << 7 | self.zpm << 9
+    }
+
+    /// From such a word; `None` if it is none.
+    #[must_use]
+    pub fn from_code(panel: u64, code: u64) -> Option<Self> {
+        let format = Format::from_code(code & 15)?;
+        let known = code >> 11 == 0;
+        known.then_some(Self { panel, format, grp: code >> 4 & 7, sf: code >> 7 & 3, zpm: code >> 9 & 3 })
     }
 
     /// Bytes of one packed row of a panel.
@@ -268,6 +285,8 @@ mod tests {
         assert_eq!(panel_bytes(128, 16, Format::Uint4, 1), 1024 + 64);
         assert_eq!(matrix_bytes(128, 33, 16, Format::Uint4, 1), 3 * 17 * 64);
         assert_eq!(panel_bytes(128, 16, Format::Fp16, 0), 128 * 32);
+        assert_eq!(Matrix::from_code(16, m.code()), Some(m));
+        assert!(Matrix::from_code(16, m.code() | 1 << 11).is_none());
         // 48 rows are one whole group of 32 and one partial: two tables.
         assert_eq!(panel_stride(48, 16, Format::Int4, 3), 448);
     }

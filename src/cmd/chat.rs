@@ -47,7 +47,7 @@ pub struct Args {
     /// Today, for templates that ask
     #[arg(long, value_name = "YYYY-MM-DD")]
     date: Option<String>,
-    /// Quantisation scheme of a folder's weights [default: fp16]
+    /// Quantisation scheme; of a GGUF file fp16 or w4a8-g32 [default: a GGUF file's own, fp16 of a folder]
     #[arg(long, value_name = "SCHEME")]
     quant: Option<String>,
     /// How memory is timed
@@ -121,12 +121,9 @@ impl Args {
             )));
         }
         let file = ModelFile::open(&self.model)?;
-        let quant = match (file.scheme(), &self.quant) {
-            (Some(_), Some(_)) => {
-                return Err(CliError::input("--quant: a GGUF file decides how its weights are stored"));
-            }
-            (Some(own), None) => own,
-            (None, name) => QuantScheme::named(name.as_deref().unwrap_or("fp16"))?,
+        let quant = match file.scheme(self.quant.as_deref())? {
+            Some(quant) => quant,
+            None => QuantScheme::named("fp16")?,
         };
         let date = match &self.date {
             None => None,

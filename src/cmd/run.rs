@@ -38,7 +38,8 @@ pub struct Args {
     /// Model preset, Hugging Face config.json or folder, or GGUF file
     #[arg(long, default_value = "mimo-7b", value_name = "NAME|FILE")]
     model: String,
-    /// Quantisation scheme; a GGUF file has its own [default: w4a16-g128, fp16 where a folder's weights compute]
+    /// Quantisation scheme; of a GGUF file `fp16`, or `w4a8-g32` for its weights as they are and int8 activations
+    /// [default: w4a16-g128, fp16 where a folder's weights compute, a GGUF file's own]
     #[arg(long, value_name = "SCHEME")]
     quant: Option<String>,
     /// Text the model is to go on with; needs files with weights and a tokenizer
@@ -122,13 +123,15 @@ impl Args {
         let workload = self.workload().map_err(&mut keep).ok();
         let computes = workload.as_ref().is_some_and(|w| w.text.is_some());
         let default = if computes { DEFAULT_COMPUTED } else { DEFAULT_QUANT };
-        let quant = QuantScheme::named(self.quant.as_deref().unwrap_or(default));
+        let quant = match workload.as_ref().and_then(|w| w.quant) {
+            Some(own) => Ok(own),
+            None => QuantScheme::named(self.quant.as_deref().unwrap_or(default)),
+        };
         let quant = quant.map_err(|e| keep(e.into())).ok();
         let (Some(soc), Some(workload), Some(quant)) = (soc, workload, quant) else {
             return Err(CliError::Input(problems));
         };
-        let Workload { model, quant: own, text, ids, prefill, decode, context } = workload;
-        let quant = own.unwrap_or(quant);
+        let Workload { model, quant: _, text, ids, prefill, decode, context } = workload;
         let tokens = u64::from(prefill) + u64::from(decode) + u64::from(context);
         if tokens > u64::from(model.max_position) {
             let first = if self.prompt.is_some() { "--prompt" } else { "--prefill" };
@@ -210,13 +213,19 @@ fn speak(
     Ok(outcome)
 }
 
-/// How wide weights are in the file and in the image.
+/// How wide weights are in the file and in the image, where rows of the embedding are fp16 beside the matrices.
 fn widths(request: &RunRequest, job: &TextJob) -> Result<String, CliError> {
-    let hundredths = |bytes: u64| bytes * 800 / job.model.weight_elements().max(1);
-    let text = |h: u64| format!("{}.{:02}", h / 100, h % 100);
-    let (file, image) =
-        (hundredths(job.model.weight_bytes()), hundredths(job.model.layout(&request.quant)?.bytes()));
-    Ok(format!("weights: {} bits each in the file, {} in the image", text(file), text(image)))
+    let text = |bytes: u64| {
+        let hundredths = bytes * 800 / job.model.weight_elements().max(1);
+        format!("{}.{:02}", hundredths / 100, hundredths % 100)
+    };
+    let layout = job.model.layout(&request.quant)?;
+    let rows: u64 = layout.tensors.iter().filter(|t| t.name == "embed").map(|t| t.bytes).sum();
+    let (file, image) = (text(job.model.weight_bytes()), text(layout.bytes() - rows));
+    Ok(format!(
+        "weights: {file} bits each in the file, {image} in the image and {} of embedding rows",
+        text(rows)
+    ))
 }
 
 /// One line to standard error.

@@ -1,6 +1,7 @@
 //! Writes small GGUF files: random weights, a byte-level vocabulary of its own.
 
 use half::f16;
+use sim_kernel::Stream;
 use traces::image::{Tensor, TensorSource, random_tensors};
 use traces::workload::{Extras, Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 
@@ -118,8 +119,38 @@ impl Writer {
     }
 }
 
-/// A file of random weights: vectors in fp32 (`vectors` is their type's code), matrices in fp16.
-pub fn assemble(s: &ModelSpec, meta: &[(String, Meta)], parts: &[Part], vectors: &[(&str, u32)]) -> Vec<u8> {
+/// A matrix of random blocks of a type, their scales such that products keep unit size.
+///
+/// Empty for types the writer does not know.
+fn blocks(code: u32, name: &str, rows: usize, cols: usize) -> Vec<u8> {
+    // Elements and bytes of a block, where scale and second factor lie, spread and centre of codes times scales.
+    let (elements, bytes, at, more, spread, centre) = match code {
+        2 => (32, 18, 0, None, 4.6, 0.0),
+        3 => (32, 20, 0, Some(2), 4.6, -7.5),
+        6 => (32, 22, 0, None, 9.2, 0.0),
+        7 => (32, 24, 0, Some(2), 9.2, -15.5),
+        8 => (32, 34, 0, None, 74.0, 0.0),
+        12 => (256, 144, 0, Some(2), 4.6 * 32.0, 7.5),
+        13 => (256, 176, 0, Some(2), 9.2 * 32.0, 15.5),
+        14 => (256, 210, 208, None, 18.0 * 74.0, 0.0),
+        _ => return Vec::new(),
+    };
+    let mut stream = Stream::new(SEED, "blocks", name);
+    let mut out: Vec<u8> =
+        (0..rows * cols / elements * bytes).map(|_| stream.next_u64().to_le_bytes()[7]).collect();
+    let width = f32::from(u16::try_from(cols).expect("narrow"));
+    for (i, block) in (0u16..7).cycle().zip(out.chunks_exact_mut(bytes)) {
+        let scale = (0.75 + f32::from(i) / 14.0) / (spread * width.sqrt());
+        block[at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+        if let Some(at) = more {
+            block[at..at + 2].copy_from_slice(&f16::from_f32(scale * centre).to_le_bytes());
+        }
+    }
+    out
+}
+
+/// A file of random weights: vectors in fp32, matrices in fp16, those named in `types` in the type of that code.
+pub fn assemble(s: &ModelSpec, meta: &[(String, Meta)], parts: &[Part], types: &[(&str, u32)]) -> Vec<u8> {
     let mut w = Writer::default();
     w.0.extend(b"GGUF\x03\0\0\0");
     w.long(parts.len());
@@ -142,10 +173,12 @@ pub fn assemble(s: &ModelSpec, meta: &[(String, Meta)], parts: &[Part], vectors:
         let dims = if rows == 1 { vec![cols] } else { vec![cols, rows] };
         w.word(u32::try_from(dims.len()).expect("few"));
         dims.iter().for_each(|d| w.long(*d));
-        let flaw = vectors.iter().find(|(n, _)| n == name).map(|(_, code)| *code);
+        let flaw = types.iter().find(|(n, _)| n == name).map(|(_, code)| *code);
         w.word(flaw.unwrap_or(u32::from(rows > 1)));
         w.long(data.len());
-        if rows == 1 {
+        if let Some(code) = flaw.filter(|_| rows > 1) {
+            data.extend(blocks(code, name, rows, cols));
+        } else if rows == 1 {
             data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         } else {
             data.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()));
@@ -227,7 +260,8 @@ pub fn file(flaws: &Flaws) -> Vec<u8> {
     assemble(&s, &metadata(&s, flaws), &parts(&s, &whole, &LLAMA), &norm)
 }
 
-fn metadata(s: &ModelSpec, flaws: &Flaws) -> Vec<(String, Meta)> {
+/// The metadata of a file with a tokenizer.
+pub fn metadata(s: &ModelSpec, flaws: &Flaws) -> Vec<(String, Meta)> {
     let mut out = keys(flaws.architecture, s);
     let mut push = |key: String, value: Meta| out.push((key, value));
     for (key, value) in [("rope.freq_base", 10_000.0f32), ("attention.layer_norm_rms_epsilon", 1e-5)] {

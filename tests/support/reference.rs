@@ -5,8 +5,8 @@
 
 use half::f16;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
-use traces::image::{Tensor, TensorSource, inverse_frequencies};
-use traces::workload::{ModelSpec, QuantScheme, RopeLayout, TensorFormat, WeightQuant};
+use traces::image::{Coded, Tensor, TensorSource, inverse_frequencies};
+use traces::workload::{ModelSpec, QuantScheme, RopeLayout, WeightQuant};
 
 /// Rounds to fp16 and back.
 fn r16(x: f32) -> f32 {
@@ -26,6 +26,66 @@ enum Matrix {
     Integer(Array2<i32>, Array1<f32>),
     /// Integer codes and a scale a column, for float inputs: scaled after the sum.
     Scaled(Array2<f32>, Array1<f32>),
+    /// Codes in groups, for inputs quantised in blocks of that many.
+    Blocks(Blocks, usize),
+}
+
+/// Codes, inputs x outputs, and for each group of inputs scales and minima, groups x outputs.
+struct Blocks {
+    group: usize,
+    codes: Array2<f32>,
+    scales: Array2<f32>,
+    minima: Option<Array2<f32>>,
+}
+
+impl Blocks {
+    fn new(coded: Coded, inputs: usize) -> Self {
+        let groups = inputs.div_ceil(coded.group);
+        let turned = |values: Vec<f32>, width: usize| {
+            let rows = values.len() / width;
+            let rows = Array2::from_shape_vec((rows, width), values).expect("whole rows");
+            rows.reversed_axes()
+        };
+        let minima = (!coded.minima.is_empty()).then(|| turned(coded.minima, groups));
+        let codes = turned(coded.codes.into_iter().map(f32::from).collect(), inputs);
+        Self { group: coded.group, codes, scales: turned(coded.scales, groups), minima }
+    }
+
+    /// Weights as a decoder gives them to fp16 multipliers.
+    fn decoded(&self) -> Array2<f32> {
+        let mut out = self.codes.clone();
+        for ((k, n), v) in out.indexed_iter_mut() {
+            let g = k / self.group;
+            *v = r16(*v * self.scales[[g, n]] + self.minima.as_ref().map_or(0.0, |m| m[[g, n]]));
+        }
+        out
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "sums of a block are small")]
+    fn multiply(&self, x: &Array1<f32>, block: usize) -> Array1<f32> {
+        let step = block.min(self.group);
+        let mut out = Array1::<f32>::zeros(self.codes.ncols());
+        for (b, part) in x.axis_chunks_iter(Axis(0), block).enumerate() {
+            let largest = part.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
+            let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+            let codes = part.mapv(|v| (v * inverse).round_ties_even().clamp(-127.0, 127.0));
+            let scale = largest / 127.0;
+            let total = codes.sum() * scale;
+            for (i, codes) in codes.axis_chunks_iter(Axis(0), step).enumerate() {
+                let first = b * block + i * step;
+                let g = first / self.group;
+                // Integers of few bits: exact in fp32.
+                let dots = dot(codes, self.codes.slice(s![first..first + codes.len(), ..]));
+                for (n, out) in out.iter_mut().enumerate() {
+                    *out += dots[n] * scale * self.scales[[g, n]];
+                    if let Some(minima) = &self.minima {
+                        *out += total * minima[[g, n]];
+                    }
+                }
+            }
+        }
+        out
+    }
 }
 
 fn integers(values: ArrayView1<f32>, most: f32, half: bool) -> (Array1<f32>, f32) {
@@ -37,28 +97,41 @@ fn integers(values: ArrayView1<f32>, most: f32, half: bool) -> (Array1<f32>, f32
 }
 
 impl Matrix {
-    /// From outputs x inputs.
+    /// A tensor as the scheme stores and multiplies it.
     #[allow(clippy::cast_possible_truncation, reason = "codes are small integers")]
-    fn new(weights: Array2<f32>, quant: WeightQuant, inputs_are: TensorFormat) -> Self {
-        let (outputs, inputs) = weights.dim();
-        let most = if quant.format() == TensorFormat::Int4 { 7.0 } else { 127.0 };
+    fn new(
+        spec: &ModelSpec,
+        scheme: &QuantScheme,
+        quant: WeightQuant,
+        source: &mut impl TensorSource,
+        (tensor, layer): (Tensor, u32),
+    ) -> Self {
+        let (outputs, inputs) = tensor.shape(spec);
+        let (most, block) =
+            (if quant.format().bits() == 4 { 7.0 } else { 127.0 }, scheme.activation_block as usize);
+        let grouped = |coded: Coded| {
+            let blocks = Blocks::new(coded, inputs);
+            if block == 0 { Self::Float(blocks.decoded()) } else { Self::Blocks(blocks, block) }
+        };
         match quant {
-            WeightQuant::Plain(_) => Self::Float(weights.mapv(r16).reversed_axes()),
+            WeightQuant::Plain(_) => Self::Float(get(spec, source, tensor, layer).mapv(r16).reversed_axes()),
+            WeightQuant::Coded { group, minimum, .. } => {
+                let coded = source.codes(tensor, layer).expect("readable").expect("codes");
+                grouped(coded.regrouped(group as usize, minimum))
+            }
             WeightQuant::Grouped { group, .. } => {
-                let mut out = Array2::zeros((inputs, outputs));
-                for n in 0..outputs {
-                    let mut k = 0;
-                    for part in weights.row(n).axis_chunks_iter(Axis(0), group as usize) {
-                        let (codes, scale) = integers(part, most, true);
-                        for q in codes {
-                            out[[k, n]] = r16(q * scale);
-                            k += 1;
-                        }
+                let (mut codes, mut scales) = (Vec::new(), Vec::new());
+                for row in get(spec, source, tensor, layer).rows() {
+                    for part in row.axis_chunks_iter(Axis(0), group as usize) {
+                        let (q, scale) = integers(part, most, true);
+                        codes.extend(q.iter().map(|q| *q as i8));
+                        scales.push(scale);
                     }
                 }
-                Self::Float(out)
+                grouped(Coded { group: group as usize, codes, scales, minima: Vec::new() })
             }
             WeightQuant::PerChannel(_) => {
+                let weights = get(spec, source, tensor, layer);
                 let mut codes = Array2::zeros((inputs, outputs));
                 let mut scales = Array1::zeros(outputs);
                 for n in 0..outputs {
@@ -66,9 +139,10 @@ impl Matrix {
                     codes.column_mut(n).assign(&q.mapv(|q| q as i32));
                     scales[n] = scale;
                 }
-                match inputs_are {
-                    TensorFormat::Fp16 => Self::Scaled(codes.mapv(|q| q as f32), scales),
-                    _ => Self::Integer(codes, scales),
+                if scheme.activation.bits() == 16 {
+                    Self::Scaled(codes.mapv(|q| q as f32), scales)
+                } else {
+                    Self::Integer(codes, scales)
                 }
             }
         }
@@ -83,6 +157,7 @@ impl Matrix {
     fn multiply(&self, x: &Array1<f32>) -> Array1<f32> {
         match self {
             Self::Float(w) => dot(x.view(), w.view()),
+            Self::Blocks(blocks, block) => blocks.multiply(x, *block),
             Self::Scaled(codes, scales) => dot(x.view(), codes.view()) * scales,
             Self::Integer(codes, scales) => {
                 let largest = x.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
@@ -97,6 +172,11 @@ impl Matrix {
             }
         }
     }
+}
+
+fn get(spec: &ModelSpec, source: &mut impl TensorSource, tensor: Tensor, layer: u32) -> Array2<f32> {
+    let values = source.values(tensor, layer).expect("values");
+    Array2::from_shape_vec(tensor.shape(spec), values).expect("the tensor's shape")
 }
 
 fn dot(x: ArrayView1<f32>, w: ArrayView2<f32>) -> Array1<f32> {
@@ -138,29 +218,30 @@ pub struct Reference {
 impl Reference {
     /// From the same source an image is built from.
     pub fn new(spec: &ModelSpec, scheme: &QuantScheme, source: &mut impl TensorSource) -> Self {
-        let mut get = |tensor: Tensor, layer: u32| {
-            Array2::from_shape_vec(tensor.shape(spec), source.values(tensor, layer).expect("values"))
-                .expect("the tensor's shape")
-        };
-        let embed = get(Tensor::Embed, 0);
-        let head = if spec.tied_embedding { embed.clone() } else { get(Tensor::Head, 0) };
-        let final_norm = get(Tensor::FinalNorm, 0).row(0).to_owned();
+        let embed = get(spec, source, Tensor::Embed, 0);
+        let head = if spec.tied_embedding { Tensor::Embed } else { Tensor::Head };
+        let head = Matrix::new(spec, scheme, scheme.head, source, (head, 0));
+        let final_norm = get(spec, source, Tensor::FinalNorm, 0).row(0).to_owned();
+        let body = scheme.body;
         let layers = (0..spec.layers)
             .map(|l| {
-                let mut row = |t: Tensor| get(t, l).row(0).to_owned();
+                let mut row = |t: Tensor| get(spec, source, t, l).row(0).to_owned();
+                let attn_norm = row(Tensor::AttnNorm);
+                let ffn_norm = row(Tensor::FfnNorm);
+                let biases = [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias];
+                let bias = spec.qkv_bias.then(|| biases.map(&mut row));
+                let head_norms = spec.qk_norm.then(|| [Tensor::QueryNorm, Tensor::KeyNorm].map(&mut row));
+                let mut matrix = |t: Tensor, quant| Matrix::new(spec, scheme, quant, source, (t, l));
                 Layer {
-                    attn_norm: row(Tensor::AttnNorm),
-                    ffn_norm: row(Tensor::FfnNorm),
-                    bias: spec
-                        .qkv_bias
-                        .then(|| [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias].map(&mut row)),
-                    head_norms: spec.qk_norm.then(|| [Tensor::QueryNorm, Tensor::KeyNorm].map(&mut row)),
-                    qkv: [Tensor::Query, Tensor::Key, Tensor::Value]
-                        .map(|t| Matrix::new(get(t, l), scheme.body, scheme.activation)),
-                    output: Matrix::new(get(Tensor::Output, l), scheme.body, scheme.activation),
-                    gate: Matrix::new(get(Tensor::Gate, l), scheme.body, scheme.activation),
-                    up: Matrix::new(get(Tensor::Up, l), scheme.body, scheme.activation),
-                    down: Matrix::new(get(Tensor::Down, l), scheme.body, scheme.activation),
+                    attn_norm,
+                    ffn_norm,
+                    bias,
+                    head_norms,
+                    qkv: [Tensor::Query, Tensor::Key, Tensor::Value].map(|t| matrix(t, body.qkv)),
+                    output: matrix(Tensor::Output, body.out),
+                    gate: matrix(Tensor::Gate, body.gate),
+                    up: matrix(Tensor::Up, body.up),
+                    down: matrix(Tensor::Down, body.down),
                     cache: [Vec::new(), Vec::new()],
                 }
             })
@@ -168,7 +249,7 @@ impl Reference {
         Self {
             embed: embed.mapv(r16),
             final_norm,
-            head: Matrix::new(head, scheme.head, scheme.activation),
+            head,
             layers,
             frequencies: inverse_frequencies(spec),
             spec: spec.clone(),

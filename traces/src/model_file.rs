@@ -45,12 +45,17 @@ impl ModelFile {
         }
     }
 
-    /// The scheme the files decide, if they do: a folder's plain numbers can be quantised to any.
-    #[must_use]
-    pub fn scheme(&self) -> Option<QuantScheme> {
-        match self {
-            Self::Gguf(m) => Some(m.scheme),
-            Self::Safetensors(_) => None,
+    /// The scheme of that name, or without one what the files decide, if they do: a folder's plain numbers can be
+    /// quantised to any.
+    ///
+    /// # Errors
+    /// If there is no such scheme or the files cannot be computed in it.
+    pub fn scheme(&self, asked: Option<&str>) -> Result<Option<QuantScheme>, WorkloadError> {
+        match (self, asked) {
+            (Self::Gguf(m), None) => Ok(Some(m.scheme)),
+            (Self::Gguf(m), Some(name)) => m.scheme_named(name).map(Some),
+            (Self::Safetensors(_), None) => Ok(None),
+            (Self::Safetensors(_), Some(name)) => QuantScheme::named(name).map(Some),
         }
     }
 
@@ -100,7 +105,7 @@ impl ModelFile {
     /// If the model's sizes have no layout.
     pub fn layout(&self, scheme: &QuantScheme) -> Result<ImageLayout, WorkloadError> {
         match self {
-            Self::Gguf(m) => m.layout(),
+            Self::Gguf(m) => m.layout_as(scheme),
             Self::Safetensors(m) => ImageLayout::new(&m.spec, scheme),
         }
     }
@@ -111,7 +116,7 @@ impl ModelFile {
     /// If weights cannot be read.
     pub fn image(&self, layout: &ImageLayout, scheme: &QuantScheme) -> Result<Vec<u8>, WorkloadError> {
         match self {
-            Self::Gguf(m) => m.image(layout),
+            Self::Gguf(m) => m.image_as(layout, scheme),
             Self::Safetensors(m) => m.image(layout, scheme),
         }
     }

@@ -91,12 +91,11 @@ impl Cluster {
 
     /// Gives up unless the engines have what the model needs.
     pub fn check(&self, model: &Model) {
-        let (body, head) = model.formats();
         let Some(activations) = Format::from_code(model.h.act_format) else {
             line!("image: unknown activation format {}", model.h.act_format);
             give_up(error::BAD_IMAGE)
         };
-        for format in [body, head, activations, Format::Fp16] {
+        for format in model.formats().into_iter().chain([activations, Format::Fp16]) {
             if !self.caps.has_format(format) {
                 refuse(format_args!("no format {}, which the model needs", format.name()));
             }

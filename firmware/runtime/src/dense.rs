@@ -5,7 +5,7 @@ use isa::npu::{Command, Dma, Epilogue, Format, Gemm};
 
 use crate::emit::{Emitter, R_BULK, R_IMAGE, R_LAYER, Sem, Sink};
 use crate::model::Matrix;
-use crate::norm::{everyone, granule, linear};
+use crate::norm::{everyone, granule, linear, quantise_rows};
 use crate::plan::share;
 use crate::program::Context;
 use crate::sem;
@@ -72,6 +72,8 @@ pub struct Panel<'a> {
     pub index: u64,
     /// A.
     pub input: Input,
+    /// Scales of A.
+    pub scales: u64,
     /// Accumulator byte offset.
     pub acc: u64,
     /// Whether accumulation continues.
@@ -86,19 +88,15 @@ pub struct Panel<'a> {
 
 /// Emits the tiles of one panel: a DMA and a GEMM each.
 pub fn panel<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, j: &Panel) {
-    let (p, width, m) = (cx.plan, cx.model.h.panel, j.matrix);
-    let stride = image::panel_stride(m.k, width, m.format, m.group);
-    let rows = m.tile_rows(width, j.input.cols, p.slot_bytes);
+    let (p, m) = (cx.plan, j.matrix);
+    let stride = m.stored.panel_stride(m.k);
+    let rows = m.tile_rows(j.input.cols, p.slot_bytes);
     let (mut k, end) = (j.input.k0, j.input.k0 + j.input.cols);
     while k < end {
         let to = (k + rows).min(end);
         let last_of_matrix = to == m.k;
-        let from_byte = image::row_offset(k, width, m.format, m.group);
-        let to_byte = if last_of_matrix {
-            image::panel_bytes(m.k, width, m.format, m.group)
-        } else {
-            image::row_offset(to, width, m.format, m.group)
-        };
+        let from_byte = m.stored.row_offset(k);
+        let to_byte = if last_of_matrix { m.stored.panel_bytes(m.k) } else { m.stored.row_offset(to) };
         let slot = slots.take(p.slot_count);
         let at = p.slot(slot);
         let bytes = (to_byte - from_byte).div_ceil(16) * 16;
@@ -125,11 +123,11 @@ pub fn panel<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, j: &P
 }
 
 fn tile(cx: &Context, j: &Panel, b: u64, k: u64, to: u64, output: Option<Output>) -> Command {
-    let (width, m, i) = (cx.model.h.panel, j.matrix, &j.input);
-    let (a_format, a_bytes) = if cx.model.quantised() { (Format::Int8 as u64, 1) } else { (FP16, 2) };
-    let row = image::row_bytes(width, m.format);
-    let scales = match image::group_rows(m.group) {
-        0 if m.group == 1 && to == m.k => b + (to - k) * row,
+    let (model, m, i) = (cx.model, j.matrix.stored, &j.input);
+    let (a_format, a_bytes) = if model.quantised() { (Format::Int8 as u64, 1) } else { (FP16, 2) };
+    let row = m.row_bytes();
+    let scales = match image::group_rows(m.grp) {
+        0 if m.grp == 1 && to == j.matrix.k => b + (to - k) * row,
         0 => 0,
         g => b + (to - k).min(g) * row,
     };
@@ -140,32 +138,44 @@ fn tile(cx: &Context, j: &Panel, b: u64, k: u64, to: u64, output: Option<Output>
         c: granule(accumulator),
         s: granule(scales),
         m: i.rows - 1,
-        n: width - 1,
+        n: m.panel - 1,
         k: to - k - 1,
         ast: granule(i.stride),
         af: a_format,
         bf: m.format.code(),
-        cf: if cx.model.quantised() { Format::Int32 as u64 } else { FP32 },
+        cf: if model.by_row() { Format::Int32 as u64 } else { FP32 },
         init: u64::from(j.keep || k > i.k0),
-        grp: m.group,
-        sf: if m.group == 1 { 2 } else { 0 },
+        grp: m.grp,
+        sf: m.sf,
+        zpm: m.zpm,
         ..Gemm::default()
     };
-    let Some(o) = output else { return Command::gemm(g, None) };
+    if output.is_none() && !model.by_block() {
+        return Command::gemm(g, None);
+    }
+    let mut x = Epilogue::default();
+    if model.by_block() {
+        x.ag = model.h.act_group;
+        x.asf = 2;
+        x.asum = u64::from(model.sums());
+        x.asp = model.scales_of(i.cols);
+        x.as_ = granule(j.scales + model.scales_of(k - i.k0) * 4);
+    }
+    let Some(o) = output else { return Command::gemm(g, Some(x)) };
     g.drain = 1;
     g.csp = 1;
     g.c = granule(o.at);
     g.cst = granule(o.stride);
     g.cf = o.format;
-    let mut x = Epilogue { aca: granule(accumulator), ..Epilogue::default() };
+    x.aca = granule(accumulator);
     if let Some((ew, r, stride, format)) = o.ew {
         (x.ew, x.r, x.rst, x.rf) = (ew, granule(r), granule(stride), format);
     }
     if let Some(bias) = o.bias {
         (x.bias, x.bff) = (granule(bias), FP32);
     }
-    if cx.model.quantised() {
-        (x.ag, x.as_, x.asf) = (1, granule(cx.plan.a_scale), 2);
+    if model.by_row() {
+        (x.ag, x.as_, x.asf) = (1, granule(j.scales), 2);
     }
     Command::gemm(g, Some(x))
 }
@@ -218,6 +228,7 @@ pub fn qkv<S: Sink>(
             region: R_LAYER,
             index: head * panels + q,
             input: Input { at: p.a, stride: p.a_stride, k0: 0, cols: matrix.k, rows: p.rows },
+            scales: p.a_scale,
             acc: 0,
             keep: false,
             output: Some(output),
@@ -255,6 +266,7 @@ pub fn project<S: Sink>(
                 region: R_LAYER,
                 index: q,
                 input,
+                scales: p.a_scale,
                 acc: 0,
                 keep: false,
                 output: Some(output),
@@ -271,6 +283,7 @@ pub fn project<S: Sink>(
                 region: R_LAYER,
                 index: q,
                 input,
+                scales: p.a_scale,
                 acc: 0,
                 keep: false,
                 output: Some(residual_output(cx, b)),
@@ -372,6 +385,7 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
             region: R_LAYER,
             index: q,
             input,
+            scales: p.a_scale,
             acc: 0,
             keep: false,
             output: Some(up_tile),
@@ -427,7 +441,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
     let groups = most.div_ceil(p.chunk_panels);
     let chunks = m.h.ffn.div_ceil(p.chunk_cols);
     let total = groups * chunks;
-    let element = if m.quantised() { 1 } else { 2 };
+    let element = if m.by_row() { 1 } else { 2 };
     for jj in 0..total {
         let (group, c, b) = (jj / chunks, jj % chunks, jj % 2);
         let k0 = c * p.chunk_cols;
@@ -436,13 +450,18 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
         let first = (from + group * p.chunk_panels).min(to);
         let end = (first + p.chunk_panels).min(to);
         let release = (jj + 2 < total).then_some((sem::chunk_free(b), 1));
-        let full = (sem::chunk_full(b), n);
+        let mut full = (sem::chunk_full(b), n);
         if first == end {
             e.sync_in_order(&[full], release.as_slice());
             if jj + 1 == total && from == to {
                 e.sync(&[], &[(sem::X_ALL, 1)]);
             }
             continue;
+        }
+        if m.by_block() {
+            let place = (p.chunk[b as usize], cols * element, p.chunk_scale[b as usize]);
+            quantise_rows(e, cx, place, (p.rows, cols), &[full], &[(sem::QUANTISED, 1)]);
+            full = (sem::QUANTISED, 1);
         }
         let input = Input { at: p.chunk[b as usize], stride: cols * element, k0, cols, rows: p.rows };
         for q in first..end {
@@ -464,6 +483,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
                 region: R_LAYER,
                 index: q,
                 input,
+                scales: if m.by_block() { p.chunk_scale[b as usize] } else { p.a_scale },
                 acc: (q - first) * p.rows * m.h.panel * 4,
                 keep: c > 0,
                 output: finish.then(|| residual_output(cx, s)),
@@ -493,8 +513,8 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
 fn load_chunk<S: Sink>(e: &mut Emitter<S>, cx: &Context, jj: u64, b: u64, k0: u64, cols: u64) {
     let (m, p, n) = (cx.model, cx.plan, cx.caps.cores);
     let panel = m.h.panel;
-    let (element, offset) = if m.quantised() { (1, cx.h8_offset) } else { (2, cx.h_offset) };
-    let written = [(if m.quantised() { sem::H8_ALL } else { sem::H_ALL }, n)];
+    let (element, offset) = if m.by_row() { (1, cx.h8_offset) } else { (2, cx.h_offset) };
+    let written = [(if m.by_row() { sem::H8_ALL } else { sem::H_ALL }, n)];
     let acquire: &[Sem] = match jj {
         0 => &written,
         1 => &[],
@@ -544,6 +564,7 @@ pub fn head_panel<S: Sink>(
         region: R_IMAGE,
         index: q,
         input: Input { at: p.a, stride: p.a_stride, k0: 0, cols: matrix.k, rows: 1 },
+        scales: p.a_scale,
         acc: 0,
         keep: false,
         output: Some(Output { at, stride: m.h.panel * 4, format: FP32, ew: None, bias: None }),

@@ -1,6 +1,6 @@
 //! The model as its image describes it.
 
-use isa::image::{self, FLAG_BIAS, FLAG_QK_NORM, FLAG_ROPE_INTER, ImageHeader};
+use isa::image::{self, FLAG_BIAS, FLAG_QK_NORM, FLAG_ROPE_INTER, ImageHeader, Matrix as Stored};
 use isa::npu::Format;
 
 /// Why an image cannot run.
@@ -26,10 +26,10 @@ pub struct Matrix {
     pub k: u64,
     /// Panels.
     pub panels: u64,
-    /// Format code.
-    pub format: Format,
-    /// Scale group code.
-    pub group: u64,
+    /// Panels' width, format, scales and minima.
+    pub stored: Stored,
+    /// Rows a tile must be a multiple of, the last excepted.
+    pub row_step: u64,
 }
 
 /// A checked image header.
@@ -37,8 +37,12 @@ pub struct Matrix {
 pub struct Model {
     /// The header.
     pub h: ImageHeader,
-    body: Format,
-    head: Format,
+    /// QKV, attention output, gate, up, down, head.
+    matrices: [Matrix; 6],
+    /// Elements of a block of int8 activations, 0 without blocks.
+    block: u64,
+    sums: bool,
+    step_bytes: u64,
 }
 
 impl Model {
@@ -50,10 +54,6 @@ impl Model {
         if h.magic != image::MAGIC || h.version != image::VERSION {
             return Err(ModelError::NotAnImage);
         }
-        let (Some(body), Some(head)) = (Format::from_code(h.body_format), Format::from_code(h.head_format))
-        else {
-            return Err(ModelError::NotAnImage);
-        };
         if h.flags & !FLAGS != 0 {
             return Err(ModelError::Unknown(h.flags & !FLAGS));
         }
@@ -66,10 +66,40 @@ impl Model {
             || !h.vocab.is_multiple_of(h.panel)
             || !h.panel.is_multiple_of(16)
             || !h.hidden.is_multiple_of(16)
+            || h.act_group == 1
+            || h.act_group > 6
         {
             return Err(ModelError::BadShape);
         }
-        let model = Self { h, body, head };
+        let mut stored = [Stored::symmetric(h.panel, Format::Fp16, 0); 6];
+        for (s, code) in stored.iter_mut().zip([h.qkv_as, h.out_as, h.gate_as, h.up_as, h.down_as, h.head_as])
+        {
+            *s = Stored::from_code(h.panel, code).ok_or(ModelError::NotAnImage)?;
+        }
+        let quantised = h.act_format == Format::Int8 as u64;
+        let block = if quantised { image::group_rows(h.act_group) } else { 0 };
+        let sums = block > 0 && stored.iter().any(|s| s.zpm == 2);
+        let (att, group) = (h.heads * h.head_dim, h.heads / h.kv_heads + 2);
+        let sizes = [
+            (h.qkv, h.hidden, h.kv_heads * group * h.head_dim),
+            (h.out, att, h.hidden),
+            (h.gate, h.hidden, h.ffn),
+            (h.up, h.hidden, h.ffn),
+            (h.down, h.ffn, h.hidden),
+            (h.head, h.hidden, h.vocab),
+        ];
+        let matrices: [Matrix; 6] = core::array::from_fn(|i| {
+            let (offset, k, n) = sizes[i];
+            let group = match image::group_rows(stored[i].grp) {
+                0 => 32,
+                g => g,
+            };
+            // A tile's scales of A start at a granule too: eight values.
+            let row_step = group.max(8 * block / (1 + u64::from(sums)));
+            Matrix { offset, k, panels: n / h.panel, stored: stored[i], row_step }
+        });
+        let step_bytes = matrices.iter().map(|m| m.stored.row_offset(m.row_step)).max().unwrap_or(0);
+        let model = Self { h, matrices, block, sums, step_bytes };
         if !model.group_cols().is_multiple_of(h.panel) { Err(ModelError::BadShape) } else { Ok(model) }
     }
 
@@ -103,74 +133,80 @@ impl Model {
     pub const fn rope_inter(&self) -> bool {
         self.h.flags & FLAG_ROPE_INTER != 0
     }
-    /// Whether GEMM inputs are quantised to int8 by row.
+    /// Whether GEMM inputs are quantised to int8.
     #[must_use]
     pub const fn quantised(&self) -> bool {
         self.h.act_format == Format::Int8 as u64
     }
-    /// Formats of layers and head.
+    /// Whether each row of them has one scale.
     #[must_use]
-    pub const fn formats(&self) -> (Format, Format) {
-        (self.body, self.head)
+    pub const fn by_row(&self) -> bool {
+        self.quantised() && self.block == 0
     }
-
-    const fn body_matrix(&self, offset: u64, k: u64, n: u64) -> Matrix {
-        Matrix { offset, k, panels: n / self.h.panel, format: self.body, group: self.h.body_group }
+    /// Whether they have a scale a block of a row.
+    #[must_use]
+    pub const fn by_block(&self) -> bool {
+        self.block != 0
+    }
+    /// Whether a block's sum goes with its scale: some matrix has minima.
+    #[must_use]
+    pub const fn sums(&self) -> bool {
+        self.sums
+    }
+    /// fp32 values that go with a row of `cols` columns quantised by block.
+    #[must_use]
+    pub const fn scales_of(&self, cols: u64) -> u64 {
+        if self.block == 0 { 0 } else { cols.div_ceil(self.block) << self.sums as u64 }
+    }
+    /// Formats of the matrices.
+    #[must_use]
+    pub fn formats(&self) -> [Format; 6] {
+        self.matrices.map(|m| m.stored.format)
     }
     /// QKV.
     #[must_use]
     pub const fn qkv(&self) -> Matrix {
-        self.body_matrix(self.h.qkv, self.h.hidden, self.h.kv_heads * self.group_cols())
+        self.matrices[0]
     }
     /// Attention output.
     #[must_use]
     pub const fn out(&self) -> Matrix {
-        self.body_matrix(self.h.out, self.att_cols(), self.h.hidden)
+        self.matrices[1]
     }
     /// Gate.
     #[must_use]
     pub const fn gate(&self) -> Matrix {
-        self.body_matrix(self.h.gate, self.h.hidden, self.h.ffn)
+        self.matrices[2]
     }
     /// Up.
     #[must_use]
     pub const fn up(&self) -> Matrix {
-        self.body_matrix(self.h.up, self.h.hidden, self.h.ffn)
+        self.matrices[3]
     }
     /// Down.
     #[must_use]
     pub const fn down(&self) -> Matrix {
-        self.body_matrix(self.h.down, self.h.ffn, self.h.hidden)
+        self.matrices[4]
     }
     /// The head.
     #[must_use]
     pub const fn lm_head(&self) -> Matrix {
-        Matrix {
-            offset: self.h.head,
-            k: self.h.hidden,
-            panels: self.h.vocab / self.h.panel,
-            format: self.head,
-            group: self.h.head_group,
-        }
+        self.matrices[5]
+    }
+    /// Bytes of the most that a step of rows of any matrix takes.
+    #[must_use]
+    pub const fn step_bytes(&self) -> u64 {
+        self.step_bytes
     }
 }
 
 impl Matrix {
-    /// Rows a tile must be a multiple of, the last excepted.
-    #[must_use]
-    pub const fn row_step(&self) -> u64 {
-        match image::group_rows(self.group) {
-            0 => 32,
-            g => g,
-        }
-    }
-
     /// Rows of the largest tile that fits `bytes`, balanced over the tiles of `k` rows.
     #[must_use]
-    pub fn tile_rows(&self, panel: u64, k: u64, bytes: u64) -> u64 {
-        let step = self.row_step();
-        let tail = if self.group == 1 { panel * 4 } else { 0 };
-        let per_step = image::row_offset(step, panel, self.format, self.group);
+    pub fn tile_rows(&self, k: u64, bytes: u64) -> u64 {
+        let step = self.row_step;
+        let tail = if self.stored.grp == 1 { self.stored.table_bytes() } else { 0 };
+        let per_step = self.stored.row_offset(step);
         // At most 16,384 rows a GEMM (the `k` field).
         let most = ((bytes - tail) / per_step).clamp(1, 16_384 / step) * step;
         let tiles = k.div_ceil(most);

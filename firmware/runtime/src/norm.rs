@@ -112,6 +112,8 @@ pub fn quantise_rows<S: Sink>(
         xf: FP16,
         yf: FP32,
         dfm: INT8,
+        imm: cx.model.h.act_group,
+        stat: u64::from(cx.model.sums()),
         ..VecOp::default()
     };
     e.push(acquire, post, cx.tag, Command::vec(VecFn::Qdyn, v, None));

@@ -63,8 +63,10 @@ pub struct Plan {
     pub qk_norm: u64,
     /// Rotary inverse frequencies, fp32.
     pub inv_freq: u64,
-    /// Scales of the quantised GEMM input, fp32 a row.
+    /// Scales of the quantised GEMM input, fp32: one a row, or by block [`Model::scales_of`] a row.
     pub a_scale: u64,
+    /// Scales of each chunk buffer (spilled, by block).
+    pub chunk_scale: [u64; 2],
     /// Logits buffers.
     pub logits: [u64; 2],
     /// Panels of a logits buffer.
@@ -119,7 +121,7 @@ impl Plan {
             norm: b.take(model.h.hidden * 4),
             bias: b.take(if model.bias() { heads * model.group_cols() * 4 } else { 0 }),
             qk_norm: b.take(if model.qk_norm() { model.h.head_dim * 8 } else { 0 }),
-            a_scale: b.take(if model.quantised() { rows * 4 } else { 0 }),
+            a_scale: b.take(if model.by_row() { rows * 4 } else { 0 }),
             result: b.take(32),
             stats: b.take(rows.max(model.group()) * 8),
             alpha: b.take(rows.max(model.group()) * 4),
@@ -152,15 +154,7 @@ impl Plan {
     fn finish(mut self, caps: &Caps, model: &Model, b: &mut Bump, least: u64) -> Option<Self> {
         self.slots = b.at;
         let left = caps.spm.checked_sub(b.at)?;
-        let m = model.down();
-        let step = isa::image::row_offset(m.row_step(), model.h.panel, m.format, m.group).max(
-            isa::image::row_offset(
-                model.lm_head().row_step(),
-                model.h.panel,
-                model.formats().1,
-                model.h.head_group,
-            ),
-        ) + model.h.panel * 4;
+        let step = model.step_bytes() + model.h.panel * 4;
         // Many slots where they can be large; four (two a weight channel) where more would make tiles short.
         let most = if left / MAX_SLOTS >= 64 * 1024 { MAX_SLOTS } else { 4 };
         let count = (left / step).min(most);
@@ -183,6 +177,10 @@ impl Plan {
         p.a = b.take(rows * p.a_stride);
         p.a2 = b.take(rows * p.a_stride);
         p.h = b.take(rows * model.h.ffn * 2);
+        if model.by_block() {
+            let longest = model.h.hidden.max(model.att_cols()).max(model.h.ffn);
+            p.a_scale = b.take(rows * model.scales_of(longest) * 4);
+        }
         p.qkv_stride = (rows * model.group_cols() * 2).div_ceil(64) * 64;
         p.qkv = b.take(p.qkv_stride * model.h.kv_heads.div_ceil(caps.cores));
         p.kv_buffers = 2;
@@ -203,13 +201,18 @@ impl Plan {
         let panel = model.h.panel;
         p.attention(caps, model, 128)?;
         // Two chunks of the hidden layer lie over the input; each has at least one step of the down matrix's rows.
-        let step = model.down().row_step().max(panel);
+        let step = model.down().row_step.max(panel);
         p.chunk_cols = (p.a_stride / 4 / step * step).clamp(step, model.h.ffn.div_ceil(step) * step);
         p.a = b.take((rows * p.a_stride).max(2 * rows * p.chunk_cols * 2));
         p.a2 = p.a;
         p.chunk = [p.a, p.a + rows * p.chunk_cols * 2];
-        if model.quantised() && !crate::quant::fits(model, &p, rows) {
+        if model.by_row() && !crate::quant::fits(model, &p, rows) {
             return None;
+        }
+        if model.by_block() {
+            p.a_scale = b.take(rows * model.scales_of(model.h.hidden.max(model.att_cols())) * 4);
+            let chunk = rows * model.scales_of(p.chunk_cols) * 4;
+            p.chunk_scale = [b.take(chunk), b.take(chunk)];
         }
         p.chunk_panels = (caps.acc / (rows * panel * 4)).clamp(1, 16);
         // One region, three uses that never overlap in time: attention, dense tiles, row-wise passes.

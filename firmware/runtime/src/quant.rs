@@ -1,7 +1,8 @@
 //! Quantising a spilled hidden layer by rows before the down projection.
 //!
 //! A row's scale needs the whole row, but cores hold columns: each core loads whole rows of the spilled layer,
-//! quantises them, writes them back as int8 panels and sends their scales to everyone.
+//! quantises them, writes them back as int8 panels and sends their scales to everyone. Scales of blocks need no more
+//! than the block: the layer stays fp16 in memory, and each core quantises the chunks it receives for itself.
 
 use isa::npu::{Command, Dma};
 
@@ -21,9 +22,12 @@ pub fn fits(model: &Model, plan: &Plan, rows: u64) -> bool {
     model.h.panel >= 32 && BATCH * model.h.ffn * 2 <= rows * plan.a_stride
 }
 
-/// Turns the spilled fp16 hidden layer into int8 panels; all of it is written when `H8_ALL` reaches the cores.
+/// Turns the spilled fp16 hidden layer into int8 panels where a row has one scale; all of it is written when `H8_ALL` reaches the cores.
 pub fn quantise_hidden<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     let (p, n) = (cx.plan, cx.caps.cores);
+    if cx.model.by_block() {
+        return;
+    }
     let (from, to) = share(p.rows.div_ceil(BATCH), cx.core, n);
     let (from, to) = (from * BATCH, (to * BATCH).min(p.rows));
     if from >= to {

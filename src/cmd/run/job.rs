@@ -45,10 +45,7 @@ impl Args {
             }
             return self.shapes(load_model(&self.model)?, None);
         };
-        let (model, quant) = (file.spec().clone(), file.scheme());
-        if quant.is_some() && self.quant.is_some() {
-            return Err(CliError::input("--quant: a GGUF file decides how its weights are stored"));
-        }
+        let (model, quant) = (file.spec().clone(), file.scheme(self.quant.as_deref())?);
         if self.prompt.is_none() && self.logits_of.is_none() {
             return self.shapes(model, quant);
         }

@@ -6,6 +6,9 @@
 
 use half::{bf16, f16};
 
+use crate::image::Coded;
+use crate::workload::{TensorFormat, WeightQuant};
+
 /// A way to store elements.
 #[derive(Debug)]
 pub struct TensorType {
@@ -13,13 +16,14 @@ pub struct TensorType {
     pub code: u32,
     /// Name.
     pub name: &'static str,
-    /// Name of a scheme whose matrices are mostly of this type.
-    pub scheme: &'static str,
+    /// Names of a scheme whose matrices are mostly of this type: with fp16 activations, with int8 ones in blocks of
+    /// 32, and of 16.
+    pub schemes: [&'static str; 3],
     /// Elements of a block.
     pub elements: u64,
     /// Bytes of a block.
     pub bytes: u64,
-    decode: Decoder,
+    read: Read,
 }
 
 impl PartialEq for TensorType {
@@ -30,35 +34,79 @@ impl PartialEq for TensorType {
 
 impl Eq for TensorType {}
 
-/// Appends a block's values.
-type Decoder = Option<fn(&[u8], &mut Vec<f32>)>;
+/// How a block is read.
+#[derive(Debug)]
+enum Read {
+    /// Its size alone is known.
+    No,
+    /// A float.
+    Float(TensorFormat, fn(&[u8]) -> f32),
+    /// Appends codes, scales and minima.
+    Codes(Kind, fn(&[u8], &mut Coded)),
+}
+
+/// What codes are.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    format: TensorFormat,
+    group: u32,
+    wide: bool,
+    minimum: bool,
+}
+
+impl Kind {
+    /// Groups of 32 with fp16 scales.
+    const fn of_32(format: TensorFormat) -> Self {
+        Self { format, group: 32, wide: false, minimum: false }
+    }
+
+    const fn with_minima(self) -> Self {
+        Self { minimum: true, ..self }
+    }
+
+    /// fp32 scales: products of fp16 and six or eight bits.
+    const fn wide(self) -> Self {
+        Self { wide: true, ..self }
+    }
+}
+
+const INT4: Kind = Kind::of_32(TensorFormat::Int4);
+const UINT4: Kind = Kind::of_32(TensorFormat::Uint4);
+const INT8: Kind = Kind::of_32(TensorFormat::Int8);
 
 macro_rules! types {
-    ($( $code:literal $name:literal $scheme:literal $elements:literal $bytes:literal $decode:expr );* $(;)?) => {
-        /// The types whose sizes are known; those without a decoder can only be skipped.
+    ($( $code:literal $name:literal $scheme:literal $elements:literal $bytes:literal $read:expr );* $(;)?) => {
+        /// The types whose sizes are known; of some no more than that.
         static TYPES: &[TensorType] = &[$(
-            TensorType { code: $code, name: $name, scheme: $scheme, elements: $elements, bytes: $bytes, decode: $decode }
+            TensorType {
+                code: $code,
+                name: $name,
+                schemes: [$scheme, concat!($scheme, "-a8-g32"), concat!($scheme, "-a8-g16")],
+                elements: $elements,
+                bytes: $bytes,
+                read: $read,
+            }
         ),*];
     };
 }
 
 types! {
-    0 "F32" "gguf-f32" 1 4 Some(|b, out| out.push(f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
-    1 "F16" "gguf-f16" 1 2 Some(|b, out| out.push(fp16(b, 0)));
-    2 "Q4_0" "gguf-q4_0" 32 18 Some(q4_0);
-    3 "Q4_1" "gguf-q4_1" 32 20 Some(q4_1);
-    6 "Q5_0" "gguf-q5_0" 32 22 Some(q5_0);
-    7 "Q5_1" "gguf-q5_1" 32 24 Some(q5_1);
-    8 "Q8_0" "gguf-q8_0" 32 34 Some(q8_0);
-    10 "Q2_K" "gguf-q2_k" 256 84 None;
-    11 "Q3_K" "gguf-q3_k" 256 110 None;
-    12 "Q4_K" "gguf-q4_k" 256 144 Some(q4_k);
-    13 "Q5_K" "gguf-q5_k" 256 176 Some(q5_k);
-    14 "Q6_K" "gguf-q6_k" 256 210 Some(q6_k);
-    24 "I8" "gguf-i8" 1 1 None;
-    25 "I16" "gguf-i16" 1 2 None;
-    26 "I32" "gguf-i32" 1 4 None;
-    30 "BF16" "gguf-bf16" 1 2 Some(|b, out| out.push(bf16::from_le_bytes([b[0], b[1]]).to_f32()));
+    0 "F32" "gguf-f32" 1 4 Read::Float(TensorFormat::Fp16, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    1 "F16" "gguf-f16" 1 2 Read::Float(TensorFormat::Fp16, |b| fp16(b, 0));
+    2 "Q4_0" "gguf-q4_0" 32 18 Read::Codes(INT4, q4_0);
+    3 "Q4_1" "gguf-q4_1" 32 20 Read::Codes(UINT4.with_minima(), q4_1);
+    6 "Q5_0" "gguf-q5_0" 32 22 Read::Codes(INT8, q5_0);
+    7 "Q5_1" "gguf-q5_1" 32 24 Read::Codes(INT8.with_minima(), q5_1);
+    8 "Q8_0" "gguf-q8_0" 32 34 Read::Codes(INT8, q8_0);
+    10 "Q2_K" "gguf-q2_k" 256 84 Read::No;
+    11 "Q3_K" "gguf-q3_k" 256 110 Read::No;
+    12 "Q4_K" "gguf-q4_k" 256 144 Read::Codes(UINT4.wide().with_minima(), q4_k);
+    13 "Q5_K" "gguf-q5_k" 256 176 Read::Codes(INT8.wide().with_minima(), q5_k);
+    14 "Q6_K" "gguf-q6_k" 256 210 Read::Codes(Kind { group: 16, ..INT8.wide() }, q6_k);
+    24 "I8" "gguf-i8" 1 1 Read::No;
+    25 "I16" "gguf-i16" 1 2 Read::No;
+    26 "I32" "gguf-i32" 1 4 Read::No;
+    30 "BF16" "gguf-bf16" 1 2 Read::Float(TensorFormat::Bf16, |b| bf16::from_le_bytes([b[0], b[1]]).to_f32());
 }
 
 /// The type of that code, if its size is known.
@@ -71,19 +119,45 @@ impl TensorType {
     /// Whether values can be decoded.
     #[must_use]
     pub const fn decodes(&self) -> bool {
-        self.decode.is_some()
+        !matches!(self.read, Read::No)
+    }
+
+    /// How the image stores a matrix of this type: nothing of it rounded, fp32 excepted, which becomes fp16.
+    #[must_use]
+    pub const fn stored(&self) -> WeightQuant {
+        match self.read {
+            Read::Codes(Kind { format, group, wide, minimum }, _) => {
+                WeightQuant::Coded { format, group, wide, minimum }
+            }
+            Read::Float(format, _) => WeightQuant::Plain(format),
+            Read::No => WeightQuant::Plain(TensorFormat::Fp16),
+        }
+    }
+
+    fn blocks<'a>(&self, bytes: &'a [u8]) -> std::slice::ChunksExact<'a, u8> {
+        bytes.chunks_exact(usize::try_from(self.bytes).expect("a block is small"))
+    }
+
+    /// Codes of whole blocks; `None` of floats and of types that cannot be decoded.
+    #[must_use]
+    pub fn codes(&self, bytes: &[u8]) -> Option<Coded> {
+        let Read::Codes(kind, read) = self.read else { return None };
+        let group = usize::try_from(kind.group).expect("a group is small");
+        let mut out = Coded { group, ..Coded::default() };
+        let blocks = self.blocks(bytes);
+        out.codes.reserve(blocks.len() * usize::try_from(self.elements).expect("a block is small"));
+        blocks.for_each(|block| read(block, &mut out));
+        Some(out)
     }
 
     /// Values of whole blocks; none if the type cannot be decoded.
     #[must_use]
     pub fn values(&self, bytes: &[u8]) -> Vec<f32> {
-        let size = usize::try_from(self.bytes).expect("a block is small");
-        let per_block = usize::try_from(self.elements).expect("a block is small");
-        let mut out = Vec::with_capacity(bytes.len() / size * per_block);
-        if let Some(decode) = self.decode {
-            bytes.chunks_exact(size).for_each(|block| decode(block, &mut out));
+        match self.read {
+            Read::No => Vec::new(),
+            Read::Float(_, read) => self.blocks(bytes).map(read).collect(),
+            Read::Codes(..) => self.codes(bytes).map(|coded| coded.values()).unwrap_or_default(),
         }
-        out
     }
 }
 
@@ -96,14 +170,20 @@ fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
     bytes.iter().map(|b| b & 15).chain(bytes.iter().map(|b| b >> 4))
 }
 
-fn q4_0(b: &[u8], out: &mut Vec<f32>) {
-    let d = fp16(b, 0);
-    out.extend(nibbles(&b[2..18]).map(|q| d * (f32::from(q) - 8.0)));
+/// A code of few bits less `zero`.
+fn less(code: u8, zero: i8) -> i8 {
+    code.cast_signed() - zero
 }
 
-fn q4_1(b: &[u8], out: &mut Vec<f32>) {
-    let (d, m) = (fp16(b, 0), fp16(b, 2));
-    out.extend(nibbles(&b[4..20]).map(|q| d * f32::from(q) + m));
+fn q4_0(b: &[u8], out: &mut Coded) {
+    out.scales.push(fp16(b, 0));
+    out.codes.extend(nibbles(&b[2..18]).map(|q| less(q, 8)));
+}
+
+fn q4_1(b: &[u8], out: &mut Coded) {
+    out.scales.push(fp16(b, 0));
+    out.minima.push(fp16(b, 2));
+    out.codes.extend(nibbles(&b[4..20]).map(u8::cast_signed));
 }
 
 /// Nibbles with a fifth bit each from `high`.
@@ -111,19 +191,20 @@ fn fives<'a>(high: &'a [u8], low: &'a [u8]) -> impl Iterator<Item = u8> + 'a {
     nibbles(low).enumerate().map(|(i, q)| q | (high[i / 8] >> (i % 8) & 1) << 4)
 }
 
-fn q5_0(b: &[u8], out: &mut Vec<f32>) {
-    let d = fp16(b, 0);
-    out.extend(fives(&b[2..6], &b[6..22]).map(|q| d * (f32::from(q) - 16.0)));
+fn q5_0(b: &[u8], out: &mut Coded) {
+    out.scales.push(fp16(b, 0));
+    out.codes.extend(fives(&b[2..6], &b[6..22]).map(|q| less(q, 16)));
 }
 
-fn q5_1(b: &[u8], out: &mut Vec<f32>) {
-    let (d, m) = (fp16(b, 0), fp16(b, 2));
-    out.extend(fives(&b[4..8], &b[8..24]).map(|q| d * f32::from(q) + m));
+fn q5_1(b: &[u8], out: &mut Coded) {
+    out.scales.push(fp16(b, 0));
+    out.minima.push(fp16(b, 2));
+    out.codes.extend(fives(&b[4..8], &b[8..24]).map(u8::cast_signed));
 }
 
-fn q8_0(b: &[u8], out: &mut Vec<f32>) {
-    let d = fp16(b, 0);
-    out.extend(b[2..34].iter().map(|q| d * f32::from(q.cast_signed())));
+fn q8_0(b: &[u8], out: &mut Coded) {
+    out.scales.push(fp16(b, 0));
+    out.codes.extend(b[2..34].iter().map(|q| q.cast_signed()));
 }
 
 /// Six-bit scale and offset of the `j`-th 32 elements of a superblock, packed in twelve bytes.
@@ -136,41 +217,44 @@ fn scale_and_offset(packed: &[u8], j: usize) -> (f32, f32) {
     (f32::from(scale), f32::from(offset))
 }
 
-fn q4_k(b: &[u8], out: &mut Vec<f32>) {
-    let (d, least) = (fp16(b, 0), fp16(b, 2));
+/// Scale and minimum of the `j`-th 32 elements; both products are exact in fp32.
+fn superblock(b: &[u8], j: usize, out: &mut Coded) {
+    let (scale, offset) = scale_and_offset(&b[4..16], j);
+    out.scales.push(fp16(b, 0) * scale);
+    out.minima.push(-(fp16(b, 2) * offset));
+}
+
+fn q4_k(b: &[u8], out: &mut Coded) {
     for (pair, codes) in b[16..144].chunks_exact(32).enumerate() {
         for half in 0..2 {
-            let (scale, offset) = scale_and_offset(&b[4..16], 2 * pair + half);
-            let (scale, offset) = (d * scale, least * offset);
-            out.extend(codes.iter().map(|q| scale * f32::from(q >> (4 * half) & 15) - offset));
+            superblock(b, 2 * pair + half, out);
+            out.codes.extend(codes.iter().map(|q| (q >> (4 * half) & 15).cast_signed()));
         }
     }
 }
 
-fn q5_k(b: &[u8], out: &mut Vec<f32>) {
-    let (d, least) = (fp16(b, 0), fp16(b, 2));
+fn q5_k(b: &[u8], out: &mut Coded) {
     let high = &b[16..48];
     for (pair, codes) in b[48..176].chunks_exact(32).enumerate() {
         for half in 0..2 {
             let j = 2 * pair + half;
-            let (scale, offset) = scale_and_offset(&b[4..16], j);
-            let (scale, offset) = (d * scale, least * offset);
+            superblock(b, j, out);
             let codes = codes.iter().zip(high).map(|(q, h)| q >> (4 * half) & 15 | (h >> j & 1) << 4);
-            out.extend(codes.map(|q| scale * f32::from(q) - offset));
+            out.codes.extend(codes.map(u8::cast_signed));
         }
     }
 }
 
-fn q6_k(b: &[u8], out: &mut Vec<f32>) {
+fn q6_k(b: &[u8], out: &mut Coded) {
     let d = fp16(b, 208);
     let (low, high, scales) = (&b[..128], &b[128..192], &b[192..208]);
+    out.scales.extend(scales.iter().map(|s| d * f32::from(s.cast_signed())));
     for i in 0..256 {
         // Each half of 128: four runs of 32, whose low bits share 64 bytes and high bits 32.
         let (half, run, l) = (i / 128, i % 128 / 32, i % 32);
         let nibble = low[half * 64 + run % 2 * 32 + l] >> (run / 2 * 4) & 15;
         let code = nibble | (high[half * 32 + l] >> (2 * run) & 3) << 4;
-        let scale = f32::from(scales[i / 16].cast_signed());
-        out.push(d * scale * (f32::from(code) - 32.0));
+        out.codes.push(less(code, 32));
     }
 }
 

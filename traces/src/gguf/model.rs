@@ -12,17 +12,21 @@ use super::names::{FACTORS, LONG_FACTORS, SHORT_FACTORS, stored};
 use super::reader::{Contents, TensorInfo, Value, read};
 use super::shape::Keys;
 use super::tokenizer::tokenizer;
-use crate::image::{ImageLayout, Tensor, TensorSource, fill_image, tensors_of};
+use crate::image::{Coded, ImageLayout, Tensor, TensorSource, fill_image, tensors_of};
 use crate::tokenizer::Tokenizer;
-use crate::workload::{ModelSpec, QuantScheme, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem};
+use crate::workload::{
+    Body, ModelSpec, QuantScheme, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem,
+};
 
 /// An opened file whose shape is known and whose tensors are all there.
 #[derive(Debug)]
 pub struct GgufModel {
     /// Shape.
     pub spec: ModelSpec,
-    /// How the NPU computes it: fp16 matrices, named after the file's most frequent type.
+    /// How the NPU computes it unless asked otherwise: matrices as the file holds them, fp16 activations; named after
+    /// the file's most frequent type.
     pub scheme: QuantScheme,
+    names: [&'static str; 3],
     path: PathBuf,
     file: File,
     contents: Contents,
@@ -78,22 +82,37 @@ fn check_tensor(info: &TensorInfo, name: &str, expected: &[u64], place: &str) ->
     Ok(())
 }
 
-/// fp16 throughout, named after the type most of the blocks' weights have.
-fn scheme(contents: &Contents) -> QuantScheme {
-    let mut elements: BTreeMap<&'static str, u64> = BTreeMap::new();
+/// How the file's matrices lie in the image, each kind in what all its layers' types join to; named after the type
+/// most of the blocks' weights have. Second: that type.
+fn scheme(spec: &ModelSpec, contents: &Contents) -> (QuantScheme, [&'static str; 3]) {
+    let mut elements: BTreeMap<[&'static str; 3], u64> = BTreeMap::new();
     for (_, info) in contents.tensors.iter().filter(|(name, _)| name.starts_with("blk.")) {
-        *elements.entry(info.kind.scheme).or_default() += info.elements();
+        *elements.entry(info.kind.schemes).or_default() += info.elements();
     }
-    let name = elements.iter().max_by_key(|(_, n)| **n).map_or("gguf", |(name, _)| *name);
-    let plain = WeightQuant::Plain(TensorFormat::Fp16);
-    QuantScheme {
-        name,
-        body: plain,
-        head: plain,
+    let names = elements.iter().max_by_key(|(_, n)| **n).map_or(["gguf"; 3], |(names, _)| *names);
+    let joined = |tensors: &[Tensor], layers: u32| {
+        let names = (0..layers).flat_map(|l| tensors.iter().map(move |t| stored(*t, l, spec).name));
+        let kinds = names.filter_map(|name| contents.tensors.get(&name)).map(|info| info.kind.stored());
+        kinds.reduce(WeightQuant::joined).unwrap_or(WeightQuant::Plain(TensorFormat::Fp16))
+    };
+    let each = |tensors: &[Tensor]| joined(tensors, spec.layers);
+    let head = if spec.tied_embedding { Tensor::Embed } else { Tensor::Head };
+    let scheme = QuantScheme {
+        name: names[0],
+        body: Body {
+            qkv: each(&[Tensor::Query, Tensor::Key, Tensor::Value]),
+            out: each(&[Tensor::Output]),
+            gate: each(&[Tensor::Gate]),
+            up: each(&[Tensor::Up]),
+            down: each(&[Tensor::Down]),
+        },
+        head: joined(&[head], 1),
         embedding: TensorFormat::Fp16,
         kv: TensorFormat::Fp16,
         activation: TensorFormat::Fp16,
-    }
+        activation_block: 0,
+    };
+    (scheme, names)
 }
 
 impl GgufModel {
@@ -126,8 +145,8 @@ impl GgufModel {
         let contents = read(BufReader::with_capacity(1 << 16, &file), len, &place)?;
         let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let spec = Self::spec_of(&contents, &place, name)?;
-        let scheme = scheme(&contents);
-        Ok(Self { spec, scheme, path: path.to_owned(), file, contents })
+        let (scheme, names) = scheme(&spec, &contents);
+        Ok(Self { spec, scheme, names, path: path.to_owned(), file, contents })
     }
 
     fn spec_of(contents: &Contents, place: &str, name: String) -> Result<ModelSpec, WorkloadError> {
@@ -174,12 +193,49 @@ impl GgufModel {
         self.contents.tensors.values().map(TensorInfo::elements).sum()
     }
 
-    /// The layout of its image, the file's frequency factors included.
+    /// The scheme of that name: the file's own, `fp16`, or `w4a8-g32`, which keeps the file's weights and quantises
+    /// activations to int8 in blocks of 32 (of 16 where a matrix has minima in groups of 16).
+    ///
+    /// # Errors
+    /// If the file cannot be computed so.
+    pub fn scheme_named(&self, name: &str) -> Result<QuantScheme, WorkloadError> {
+        let problem = |message: String| Err(WorkloadProblem::new("--quant", "", message).into());
+        if name == self.scheme.name {
+            return Ok(self.scheme);
+        }
+        match name {
+            "fp16" => QuantScheme::named(name),
+            "w4a8-g32" => {
+                let all = self.scheme.body.each().into_iter().chain([self.scheme.head]);
+                if all.clone().any(|quant| matches!(quant, WeightQuant::Plain(_))) {
+                    let text = "int8 activations need integer weights, and this file has matrices of floats";
+                    return problem(text.to_owned());
+                }
+                let short = all.clone().any(|quant| quant.minimum() && quant.group() == 16);
+                let (name, activation_block) = if short { (self.names[2], 16) } else { (self.names[1], 32) };
+                Ok(QuantScheme { name, activation: TensorFormat::Int8, activation_block, ..self.scheme })
+            }
+            _ => problem(format!(
+                "a GGUF file decides how its weights are stored: expected `{}`, `fp16` or `w4a8-g32`, found `{name}`",
+                self.scheme.name
+            )),
+        }
+    }
+
+    /// The layout of its image under its own scheme.
     ///
     /// # Errors
     /// If the model's sizes have no layout or the factors cannot be read.
     pub fn layout(&self) -> Result<ImageLayout, WorkloadError> {
-        let mut layout = ImageLayout::new(&self.spec, &self.scheme)?;
+        self.layout_as(&self.scheme)
+    }
+
+    /// The layout of its image under one of its schemes, the file's frequency factors included.
+    ///
+    /// # Errors
+    /// If the model's sizes have no layout or the factors cannot be read.
+    pub fn layout_as(&self, scheme: &QuantScheme) -> Result<ImageLayout, WorkloadError> {
+        let mut layout = ImageLayout::new(&self.spec, scheme)?;
         for name in [FACTORS, SHORT_FACTORS] {
             let Some(info) = self.contents.tensors.get(name) else { continue };
             for (frequency, factor) in layout.inv_freq.iter_mut().zip(self.decode(name, info, 0, 1)?) {
@@ -194,12 +250,25 @@ impl GgufModel {
         Ok(layout)
     }
 
-    /// The whole image.
+    /// The whole image under its own scheme.
     ///
     /// # Errors
     /// If weights cannot be read.
     pub fn image(&self, layout: &ImageLayout) -> Result<Vec<u8>, WorkloadError> {
-        fill_image(layout, &self.spec, &self.scheme, &mut Weights(self))
+        self.image_as(layout, &self.scheme)
+    }
+
+    /// The whole image under one of its schemes.
+    ///
+    /// # Errors
+    /// If weights cannot be read.
+    pub fn image_as(&self, layout: &ImageLayout, scheme: &QuantScheme) -> Result<Vec<u8>, WorkloadError> {
+        fill_image(layout, &self.spec, scheme, &mut Weights(self))
+    }
+
+    /// The weights, tensor by tensor.
+    pub fn source(&self) -> impl TensorSource + '_ {
+        Weights(self)
     }
 
     /// Values of some rows.
@@ -210,6 +279,11 @@ impl GgufModel {
         first: u64,
         rows: u64,
     ) -> Result<Vec<f32>, WorkloadError> {
+        self.bytes(name, info, first, rows).map(|bytes| info.kind.values(&bytes))
+    }
+
+    /// Some rows as they are stored.
+    fn bytes(&self, name: &str, info: &TensorInfo, first: u64, rows: u64) -> Result<Vec<u8>, WorkloadError> {
         let row = info.bytes / info.dims[1..].iter().product::<u64>();
         let start = info.start + first * row;
         let mut bytes = vec![0; usize::try_from(rows * row).unwrap_or(usize::MAX)];
@@ -218,21 +292,33 @@ impl GgufModel {
             let place = format!("{} byte {start}", self.path.display());
             WorkloadProblem::new(place, name, format!("cannot be read: {}", e.kind()))
         })?;
-        Ok(info.kind.values(&bytes))
+        Ok(bytes)
     }
 }
 
 /// A file's weights as the image builder asks for them.
 struct Weights<'a>(&'a GgufModel);
 
+impl<'a> Weights<'a> {
+    /// A tensor's type and bytes.
+    fn stored(&self, tensor: Tensor, layer: u32) -> Result<(&'a TensorInfo, Vec<u8>), WorkloadError> {
+        let (model, part) = (self.0, stored(tensor, layer, &self.0.spec));
+        let Some(info) = model.contents.tensors.get(&part.name) else {
+            return Err(
+                WorkloadProblem::new(model.path.display().to_string(), part.name, "is missing").into()
+            );
+        };
+        let rows = tensor.shape(&model.spec).0 as u64;
+        Ok((info, model.bytes(&part.name, info, part.first, rows)?))
+    }
+}
+
 impl TensorSource for Weights<'_> {
     fn values(&mut self, tensor: Tensor, layer: u32) -> Result<Vec<f32>, WorkloadError> {
-        let (model, part) = (self.0, stored(tensor, layer, &self.0.spec));
-        match model.contents.tensors.get(&part.name) {
-            Some(info) => model.decode(&part.name, info, part.first, tensor.shape(&model.spec).0 as u64),
-            None => {
-                Err(WorkloadProblem::new(model.path.display().to_string(), part.name, "is missing").into())
-            }
-        }
+        self.stored(tensor, layer).map(|(info, bytes)| info.kind.values(&bytes))
+    }
+
+    fn codes(&mut self, tensor: Tensor, layer: u32) -> Result<Option<Coded>, WorkloadError> {
+        self.stored(tensor, layer).map(|(info, bytes)| info.kind.codes(&bytes))
     }
 }

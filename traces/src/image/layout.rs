@@ -2,7 +2,7 @@
 //!
 //! Models: offsets, padding and stored bytes. Does not model: values. Source: `isa::image`.
 
-use isa::image::{self, ImageHeader};
+use isa::image::{self, ImageHeader, Matrix};
 use isa::npu::Format;
 
 use super::rope::{inverse_frequencies, local_frequencies};
@@ -35,25 +35,32 @@ pub struct ImageLayout {
     pub inv_freq_local: Vec<f32>,
 }
 
-/// Format and scale group code of a matrix.
-pub(super) fn stored_as(quant: WeightQuant) -> Result<(Format, u64), WorkloadError> {
-    let group = match quant {
-        WeightQuant::Plain(TensorFormat::Fp16) => 0,
-        WeightQuant::Plain(_) => return Err(problem("format", "integer weights need scales".to_owned())),
-        WeightQuant::PerChannel(_) => 1,
-        WeightQuant::Grouped { group, .. } => {
-            (2..=6).find(|code| image::group_rows(*code) == u64::from(group)).ok_or_else(|| {
-                problem("group", format!("expected 16, 32, 64, 128 or 256 rows, found {group}"))
-            })?
-        }
+/// How a matrix lies in panels of `panel` columns.
+pub(super) fn stored_as(panel: u64, quant: WeightQuant) -> Result<Matrix, WorkloadError> {
+    let format = format_of(quant.format());
+    let code = |group: u32| {
+        let found = (2..=6).find(|code| image::group_rows(*code) == u64::from(group));
+        found.ok_or_else(|| problem("group", format!("expected 16, 32, 64, 128 or 256 rows, found {group}")))
     };
-    Ok((format_of(quant.format()), group))
+    Ok(match quant {
+        WeightQuant::Plain(TensorFormat::Fp16 | TensorFormat::Bf16) => Matrix::symmetric(panel, format, 0),
+        WeightQuant::Plain(_) => return Err(problem("format", "integer weights need scales".to_owned())),
+        WeightQuant::PerChannel(_) => Matrix::symmetric(panel, format, 1),
+        WeightQuant::Grouped { group, .. } => Matrix::symmetric(panel, format, code(group)?),
+        WeightQuant::Coded { group, wide, minimum, .. } => Matrix {
+            sf: if wide { 2 } else { 0 },
+            zpm: if minimum { 2 } else { 0 },
+            ..Matrix::symmetric(panel, format, code(group)?)
+        },
+    })
 }
 
 const fn format_of(format: TensorFormat) -> Format {
     match format {
         TensorFormat::Int4 => Format::Int4,
+        TensorFormat::Uint4 => Format::Uint4,
         TensorFormat::Int8 => Format::Int8,
+        TensorFormat::Bf16 => Format::Bf16,
         TensorFormat::Fp16 => Format::Fp16,
     }
 }
@@ -121,8 +128,13 @@ impl ImageLayout {
         spec.check(&spec.name)?;
         let inv_freq = inverse_frequencies(spec);
         let panel = panel(spec)?;
-        let (body, body_group) = stored_as(scheme.body)?;
-        let (head_format, head_group) = stored_as(scheme.head)?;
+        let [qkv, out, gate, up, down] = scheme.body.each().map(|quant| stored_as(panel, quant));
+        let body = [qkv?, out?, gate?, up?, down?];
+        let head = stored_as(panel, scheme.head)?;
+        let act_group = match scheme.activation_block {
+            0 => 0,
+            group => stored_as(panel, WeightQuant::Grouped { format: scheme.activation, group })?.grp,
+        };
         let x = &spec.extras;
         let decoder = x.encoder.is_none();
         let mut h = ImageHeader {
@@ -139,11 +151,14 @@ impl ImageLayout {
             eps: single(spec.norm_eps),
             att_scale: single(x.attention_scale.unwrap_or(1.0 / f64::from(spec.head_dim).sqrt())),
             panel,
-            body_format: body.code(),
-            body_group,
-            head_format: head_format.code(),
-            head_group,
+            qkv_as: body[0].code(),
+            out_as: body[1].code(),
+            gate_as: body[2].code(),
+            up_as: body[3].code(),
+            down_as: body[4].code(),
+            head_as: head.code(),
             act_format: format_of(scheme.activation).code(),
+            act_group,
             embed_scale: single(x.embed_scale.unwrap_or(1.0)),
             attention_cap: single(x.attention_cap.unwrap_or(0.0)),
             logit_cap: single(x.logit_cap.unwrap_or(0.0)),
@@ -163,24 +178,22 @@ impl ImageLayout {
         h.positions = at.place("positions", h.embed_stride * h.position_count);
         h.token_types = at.place("token_types", h.embed_stride * h.token_type_count);
         h.embed_norm = at.if_any("embed_norm", !decoder, h.hidden * 8);
-        let layer = Self::layer(&mut h, spec, (body, body_group));
+        let layer = Self::layer(&mut h, spec, body);
         h.layer_stride = layer.at;
         h.layer0 = at.at;
         at.at += h.layer_stride * h.layers;
         at.taken.extend(layer.taken.iter().map(|t| TensorBytes { bytes: t.bytes * h.layers, ..*t }));
         h.final_norm = at.if_any("final_norm", decoder, h.hidden * 4);
-        let head = image::matrix_bytes(h.hidden, h.vocab, panel, head_format, head_group);
-        h.head = at.if_any("head", decoder, head);
+        h.head = at.if_any("head", decoder, head.bytes(h.hidden, h.vocab));
         h.bytes = at.at;
         Ok(Self { tensors: at.taken, header: h, inv_freq, inv_freq_local })
     }
 
     /// Places of a layer's tensors.
-    fn layer(h: &mut ImageHeader, spec: &ModelSpec, (body, group): (Format, u64)) -> Places {
+    fn layer(h: &mut ImageHeader, spec: &ModelSpec, body: [Matrix; 5]) -> Places {
         let (encoder, post) = (spec.extras.encoder.is_some(), spec.extras.post_norms);
         let group_cols = (h.heads / h.kv_heads + 2) * h.head_dim;
-        let panel = h.panel;
-        let matrix = |k, n| image::matrix_bytes(k, n, panel, body, group);
+        let [qkv, out, gate, up, down] = body;
         let mut layer = Places::new();
         h.norm1 = layer.place("norm1", h.hidden * 4);
         h.norm2 = layer.place("norm2", h.hidden * 4);
@@ -193,11 +206,11 @@ impl ImageLayout {
         h.out_bias = layer.if_any("out_bias", encoder, h.hidden * 4);
         h.up_bias = layer.if_any("up_bias", encoder, h.ffn * 4);
         h.down_bias = layer.if_any("down_bias", encoder, h.hidden * 4);
-        h.qkv = layer.place("qkv", matrix(h.hidden, h.kv_heads * group_cols));
-        h.out = layer.place("out", matrix(h.heads * h.head_dim, h.hidden));
-        h.gate = layer.if_any("gate", !encoder, matrix(h.hidden, h.ffn));
-        h.up = layer.place("up", matrix(h.hidden, h.ffn));
-        h.down = layer.place("down", matrix(h.ffn, h.hidden));
+        h.qkv = layer.place("qkv", qkv.bytes(h.hidden, h.kv_heads * group_cols));
+        h.out = layer.place("out", out.bytes(h.heads * h.head_dim, h.hidden));
+        h.gate = layer.if_any("gate", !encoder, gate.bytes(h.hidden, h.ffn));
+        h.up = layer.place("up", up.bytes(h.hidden, h.ffn));
+        h.down = layer.place("down", down.bytes(h.ffn, h.hidden));
         layer
     }
 
@@ -290,7 +303,7 @@ mod tests {
                 let read: u64 =
                     layout.tensors.iter().filter(|t| matrices.contains(&t.name)).map(|t| t.bytes).sum();
                 let wanted = scheme.weight_bytes_per_token(&spec);
-                if matches!(scheme.body, WeightQuant::PerChannel(_)) {
+                if matches!(scheme.body.qkv, WeightQuant::PerChannel(_)) {
                     assert!(read > wanted && (read - wanted) * 500 < wanted, "{name}: {read} {wanted}");
                 } else {
                     assert_eq!(read, wanted, "{name} {}", scheme.name);
@@ -310,7 +323,8 @@ mod tests {
             *word = u64::from_le_bytes(chunk.try_into().expect("8 bytes"));
         }
         assert_eq!(ImageHeader::from_words(&words), layout.header);
-        assert_eq!((layout.header.panel, layout.header.body_group), (64, 5));
+        let qkv = Matrix::from_code(64, layout.header.qkv_as).expect("a code");
+        assert_eq!((layout.header.panel, qkv.grp), (64, 5));
         let end = layout.header.embed;
         assert!(layout.stored().iter().all(|(at, bytes)| at + bytes.len() as u64 <= end));
     }

@@ -4,10 +4,12 @@
 //! Does not model: tokenisers, files of weights.
 //! Source: `isa::image` for the layout, the scheme definitions of `workload` for the formats.
 
+mod codes;
 mod layout;
 mod rope;
 mod weights;
 
+pub use codes::Coded;
 pub use layout::{ImageLayout, TensorBytes};
 pub use rope::{inverse_frequencies, local_frequencies};
 pub use weights::{RandomTensors, Tensor, TensorSource, build_image, fill_image, random_tensors, tensors_of};

@@ -1,6 +1,6 @@
 //! Weights' values: where they come from, and how they are quantised and packed into an image.
 //!
-//! Models: symmetric integers without zero points; group scales in fp16, column scales in fp32.
+//! Models: symmetric integers without zero points, group scales in fp16, column scales in fp32; a file's own codes.
 //! Does not model: calibration, outlier handling. Source: the scheme definitions of `workload`, `isa::image`.
 //!
 //! With Q = 7 (int4) or 127 (int8): scale = largest magnitude / Q, rounded to the scale's format; code = value /
@@ -10,8 +10,9 @@ use isa::image::{self, ImageHeader};
 use isa::npu::Format;
 use sim_kernel::Stream;
 
+use super::codes::{Coded, pack_codes};
 use super::layout::{ImageLayout, stored_as};
-use crate::workload::{ModelSpec, QuantScheme, WeightQuant, WorkloadError};
+use crate::workload::{ModelSpec, QuantScheme, WeightQuant, WorkloadError, WorkloadProblem};
 
 /// A tensor of a model, in the shape Hugging Face stores it: outputs x inputs, row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,6 +158,14 @@ pub trait TensorSource {
     /// # Errors
     /// If they cannot be read.
     fn values(&mut self, tensor: Tensor, layer: u32) -> Result<Vec<f32>, WorkloadError>;
+
+    /// The same as the codes the source holds, where it holds codes.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn codes(&mut self, _tensor: Tensor, _layer: u32) -> Result<Option<Coded>, WorkloadError> {
+        Ok(None)
+    }
 }
 
 /// Random weights that keep activations near unit size.
@@ -243,14 +252,9 @@ pub fn fill_image(
     for (at, bytes) in layout.stored() {
         image.put(at, &bytes);
     }
-    let mut get = |tensor: Tensor, layer: u32| {
-        let (values, (rows, cols)) = (source.values(tensor, layer)?, tensor.shape(spec));
-        assert_eq!(values.len(), rows * cols, "{tensor:?} has {rows} x {cols} values");
-        Ok::<_, WorkloadError>(values)
-    };
+    let mut get = |tensor: Tensor, layer: u32| values(source, spec, tensor, layer);
     let width = index(h.hidden);
-    let embed = get(Tensor::Embed, 0)?;
-    image.rows(h.embed, h.embed_stride, &embed, width);
+    image.rows(h.embed, h.embed_stride, &get(Tensor::Embed, 0)?, width);
     if spec.extras.encoder.is_some() {
         image.rows(h.positions, h.embed_stride, &get(Tensor::Positions, 0)?, width);
         image.rows(h.token_types, h.embed_stride, &get(Tensor::TokenTypes, 0)?, width);
@@ -258,28 +262,63 @@ pub fn fill_image(
         image.put_fp32(h.embed_norm + h.hidden * 4, &get(Tensor::EmbedNormBias, 0)?);
     } else {
         image.put_fp32(h.final_norm, &get(Tensor::FinalNorm, 0)?);
-        let head = if spec.tied_embedding { embed } else { get(Tensor::Head, 0)? };
-        image.matrix(h.head, &head, width, scheme.head)?;
+        let head = if spec.tied_embedding { Tensor::Embed } else { Tensor::Head };
+        image.matrix(h.head, source, spec, (&[head], 0), scheme.head)?;
     }
     for layer in 0..spec.layers {
         let base = h.layer0 + u64::from(layer) * h.layer_stride;
+        let mut get = |tensor: Tensor| values(source, spec, tensor, layer);
         for (tensor, offset) in vectors(&h, spec) {
-            image.put_fp32(base + offset, &get(tensor, layer)?);
+            image.put_fp32(base + offset, &get(tensor)?);
         }
         if spec.qkv_bias {
-            let [q, k, v] = [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias];
-            let parts = [get(q, layer)?, get(k, layer)?, get(v, layer)?];
+            let parts = [get(Tensor::QueryBias)?, get(Tensor::KeyBias)?, get(Tensor::ValueBias)?];
             image.put_fp32(base + h.bias, &by_kv_head(spec, &parts, 1));
         }
-        let parts = [get(Tensor::Query, layer)?, get(Tensor::Key, layer)?, get(Tensor::Value, layer)?];
-        image.matrix(base + h.qkv, &by_kv_head(spec, &parts, width), width, scheme.body)?;
-        let gate = spec.extras.encoder.is_none().then_some((Tensor::Gate, h.gate));
-        let others = [(Tensor::Output, h.out), (Tensor::Up, h.up), (Tensor::Down, h.down)];
-        for (tensor, offset) in others.into_iter().chain(gate) {
-            image.matrix(base + offset, &get(tensor, layer)?, tensor.shape(spec).1, scheme.body)?;
+        let qkv: &[Tensor] = &[Tensor::Query, Tensor::Key, Tensor::Value];
+        let (b, gate) = (scheme.body, spec.extras.encoder.is_none());
+        for (tensors, offset, quant) in [
+            (qkv, h.qkv, b.qkv),
+            (&[Tensor::Output], h.out, b.out),
+            (if gate { &[Tensor::Gate] } else { &[] }, h.gate, b.gate),
+            (&[Tensor::Up], h.up, b.up),
+            (&[Tensor::Down], h.down, b.down),
+        ] {
+            if !tensors.is_empty() {
+                image.matrix(base + offset, source, spec, (tensors, layer), quant)?;
+            }
         }
     }
     Ok(image.bytes)
+}
+
+/// Values of a tensor, as many as it has.
+fn values(
+    source: &mut impl TensorSource,
+    spec: &ModelSpec,
+    tensor: Tensor,
+    layer: u32,
+) -> Result<Vec<f32>, WorkloadError> {
+    let (values, (rows, cols)) = (source.values(tensor, layer)?, tensor.shape(spec));
+    assert_eq!(values.len(), rows * cols, "{tensor:?} has {rows} x {cols} values");
+    Ok(values)
+}
+
+/// Codes of a tensor in groups of `group`.
+fn codes(
+    source: &mut impl TensorSource,
+    spec: &ModelSpec,
+    tensor: Tensor,
+    layer: u32,
+    (group, minimum): (u32, bool),
+) -> Result<Coded, WorkloadError> {
+    let Some(coded) = source.codes(tensor, layer)? else {
+        let text = format!("{tensor:?} of layer {layer} has no codes to store");
+        return Err(WorkloadProblem::new("model image", "quant", text).into());
+    };
+    let (rows, cols) = tensor.shape(spec);
+    assert_eq!(coded.codes.len(), rows * cols, "{tensor:?} has {rows} x {cols} codes");
+    Ok(coded.regrouped(index(group.into()), minimum))
 }
 
 /// A layer's vectors that are stored as they are.
@@ -304,7 +343,7 @@ fn index(value: u64) -> usize {
 }
 
 /// Rows of queries, keys and values in the image's order: by KV head its queries, its key, its value.
-fn by_kv_head(spec: &ModelSpec, parts: &[Vec<f32>; 3], cols: usize) -> Vec<f32> {
+fn by_kv_head<T: Copy>(spec: &ModelSpec, parts: &[Vec<T>; 3], cols: usize) -> Vec<T> {
     let head = index(spec.head_dim.into()) * cols;
     let group = index((spec.heads / spec.kv_heads).into()) * head;
     let [q, k, v] = parts;
@@ -351,21 +390,59 @@ impl Image {
         }
     }
 
+    /// Packs a tensor, or queries, keys and values, into the matrix at `at`.
+    fn matrix(
+        &mut self,
+        at: u64,
+        source: &mut impl TensorSource,
+        spec: &ModelSpec,
+        (tensors, layer): (&[Tensor], u32),
+        quant: WeightQuant,
+    ) -> Result<(), WorkloadError> {
+        let k = tensors[0].shape(spec).1;
+        if !matches!(quant, WeightQuant::Coded { .. }) {
+            let mut get = |tensor: Tensor| values(source, spec, tensor, layer);
+            if let [q, key, v] = *tensors {
+                let parts = [get(q)?, get(key)?, get(v)?];
+                return self.panels(at, &by_kv_head(spec, &parts, k), k, quant);
+            }
+            return self.panels(at, &get(tensors[0])?, k, quant);
+        }
+        let group = (quant.group(), quant.minimum());
+        let mut get = |tensor: Tensor| codes(source, spec, tensor, layer, group);
+        let coded = if let [q, key, v] = *tensors {
+            let [q, key, v] = [get(q)?, get(key)?, get(v)?];
+            let groups = k / index(quant.group().into());
+            Coded {
+                group: q.group,
+                codes: by_kv_head(spec, &[q.codes, key.codes, v.codes], k),
+                scales: by_kv_head(spec, &[q.scales, key.scales, v.scales], groups),
+                minima: if quant.minimum() {
+                    by_kv_head(spec, &[q.minima, key.minima, v.minima], groups)
+                } else {
+                    Vec::new()
+                },
+            }
+        } else {
+            get(tensors[0])?
+        };
+        pack_codes(&mut self.bytes[index(at)..], &coded, k, stored_as(self.panel as u64, quant)?);
+        Ok(())
+    }
+
     /// Packs a matrix of outputs x `k` inputs into column panels.
-    fn matrix(&mut self, at: u64, values: &[f32], k: usize, quant: WeightQuant) -> Result<(), WorkloadError> {
-        let (format, group) = stored_as(quant)?;
-        let width = self.panel as u64;
-        let stride = image::panel_stride(k as u64, width, format, group);
-        let rows_a_group = match image::group_rows(group) {
+    fn panels(&mut self, at: u64, values: &[f32], k: usize, quant: WeightQuant) -> Result<(), WorkloadError> {
+        let stored = stored_as(self.panel as u64, quant)?;
+        let stride = stored.panel_stride(k as u64);
+        let rows_a_group = match image::group_rows(stored.grp) {
             0 => k,
             rows => index(rows),
         };
         for (p, columns) in (0u64..).zip(values.chunks_exact(k * self.panel)) {
             for first in (0..k).step_by(rows_a_group) {
                 let rows = rows_a_group.min(k - first);
-                let bytes = pack(columns, k, first..first + rows, format, group);
-                let offset = image::row_offset(first as u64, width, format, group);
-                self.put(at + p * stride + offset, &bytes);
+                let bytes = pack(columns, k, first..first + rows, stored.format, stored.grp);
+                self.put(at + p * stride + stored.row_offset(first as u64), &bytes);
             }
         }
         Ok(())
@@ -375,9 +452,9 @@ impl Image {
 /// Some rows of a panel (all of them with one scale a column) and what follows them.
 fn pack(columns: &[f32], k: usize, rows: std::ops::Range<usize>, format: Format, group: u64) -> Vec<u8> {
     let columns: Vec<&[f32]> = columns.chunks_exact(k).map(|column| &column[rows.clone()]).collect();
-    if format == Format::Fp16 {
+    if matches!(format, Format::Fp16 | Format::Bf16) {
         let across = rows.clone().map(|r| columns.iter().map(|c| c[r - rows.start]).collect::<Vec<_>>());
-        return across.flat_map(|row| fp16(&row)).collect();
+        return across.flat_map(|row| if format == Format::Fp16 { fp16(&row) } else { bf16(&row) }).collect();
     }
     let (codes, scales): (Vec<_>, Vec<_>) =
         columns.iter().map(|column| quantise(column, format, group != 1)).unzip();
@@ -397,6 +474,10 @@ fn pack(columns: &[f32], k: usize, rows: std::ops::Range<usize>, format: Format,
         out.extend(fp16(&scales));
     }
     out
+}
+
+fn bf16(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()
 }
 
 fn fp16(values: &[f32]) -> Vec<u8> {
@@ -426,7 +507,7 @@ mod tests {
             .collect();
         let mut image = Image { bytes: vec![0; 4096], panel: 16 };
         let quant = WeightQuant::Grouped { format: crate::workload::TensorFormat::Int4, group: 128 };
-        image.matrix(0, &values, k, quant).expect("group of 128");
+        image.panels(0, &values, k, quant).expect("group of 128");
         assert!(image.bytes[..128 * 8].iter().all(|b| *b == 0x97), "7 and -7 in every pair");
         let scale = |at: usize| half::f16::from_le_bytes([image.bytes[at], image.bytes[at + 1]]).to_f32();
         assert!((scale(1024) - 0.1).abs() < 1e-4 && (scale(1024 + 32 + 16) - 1.0).abs() < 1e-6);

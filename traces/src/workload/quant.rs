@@ -14,8 +14,12 @@ use super::model::ModelSpec;
 pub enum TensorFormat {
     /// Signed 4-bit integer.
     Int4,
+    /// Unsigned 4-bit integer.
+    Uint4,
     /// Signed 8-bit integer.
     Int8,
+    /// bfloat16.
+    Bf16,
     /// IEEE 754 half precision.
     Fp16,
 }
@@ -25,9 +29,9 @@ impl TensorFormat {
     #[must_use]
     pub const fn bits(self) -> u64 {
         match self {
-            Self::Int4 => 4,
+            Self::Int4 | Self::Uint4 => 4,
             Self::Int8 => 8,
-            Self::Fp16 => 16,
+            Self::Bf16 | Self::Fp16 => 16,
         }
     }
 }
@@ -47,6 +51,17 @@ pub enum WeightQuant {
     },
     /// One fp16 scale per column.
     PerChannel(TensorFormat),
+    /// A file's own codes: value = scale x code + minimum.
+    Coded {
+        /// Format of a code.
+        format: TensorFormat,
+        /// Rows of a group.
+        group: u32,
+        /// Whether scales and minima are fp32 instead of fp16.
+        wide: bool,
+        /// Whether a group has a minimum.
+        minimum: bool,
+    },
 }
 
 /// Bits of one scale (fp16).
@@ -57,7 +72,43 @@ impl WeightQuant {
     #[must_use]
     pub const fn format(self) -> TensorFormat {
         match self {
-            Self::Plain(format) | Self::Grouped { format, .. } | Self::PerChannel(format) => format,
+            Self::Plain(format)
+            | Self::Grouped { format, .. }
+            | Self::PerChannel(format)
+            | Self::Coded { format, .. } => format,
+        }
+    }
+
+    /// Rows of a group, 0 where there are none.
+    #[must_use]
+    pub const fn group(self) -> u32 {
+        match self {
+            Self::Grouped { group, .. } | Self::Coded { group, .. } => group,
+            Self::Plain(_) | Self::PerChannel(_) => 0,
+        }
+    }
+
+    /// Whether groups have minima.
+    #[must_use]
+    pub const fn minimum(self) -> bool {
+        matches!(self, Self::Coded { minimum: true, .. })
+    }
+
+    /// How matrices of two kinds are stored as one: codes of different kinds as int8 in the shorter group, with the
+    /// wider scales, and minima if either has them, none of which rounds; codes and floats as fp16.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        match (self, other) {
+            _ if self == other => self,
+            (Self::Coded { group: g, wide: w, minimum: m, .. }, Self::Coded { group, wide, minimum, .. }) => {
+                Self::Coded {
+                    format: if self.format() == other.format() { self.format() } else { TensorFormat::Int8 },
+                    group: g.min(group),
+                    wide: w || wide,
+                    minimum: m || minimum,
+                }
+            }
+            _ => Self::Plain(TensorFormat::Fp16),
         }
     }
 
@@ -68,8 +119,40 @@ impl WeightQuant {
             Self::Plain(_) => 0,
             Self::Grouped { group, .. } => k.div_ceil(group as u64) * n,
             Self::PerChannel(_) => n,
+            Self::Coded { group, wide, minimum, .. } => {
+                k.div_ceil(group as u64) * n * (1 + wide as u64) * (1 + minimum as u64)
+            }
         };
         k * n * self.format().bits() + scales * SCALE_BITS
+    }
+}
+
+/// The matrices of a block, each stored its own way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Body {
+    /// Queries, keys and values.
+    pub qkv: WeightQuant,
+    /// Attention output.
+    pub out: WeightQuant,
+    /// Gate.
+    pub gate: WeightQuant,
+    /// Up.
+    pub up: WeightQuant,
+    /// Down.
+    pub down: WeightQuant,
+}
+
+impl Body {
+    /// All of them alike.
+    #[must_use]
+    pub const fn all(quant: WeightQuant) -> Self {
+        Self { qkv: quant, out: quant, gate: quant, up: quant, down: quant }
+    }
+
+    /// Each of them.
+    #[must_use]
+    pub const fn each(&self) -> [WeightQuant; 5] {
+        [self.qkv, self.out, self.gate, self.up, self.down]
     }
 }
 
@@ -79,7 +162,7 @@ pub struct QuantScheme {
     /// Name.
     pub name: &'static str,
     /// Projections of the blocks.
-    pub body: WeightQuant,
+    pub body: Body,
     /// Output head.
     pub head: WeightQuant,
     /// Embedding rows.
@@ -88,42 +171,57 @@ pub struct QuantScheme {
     pub kv: TensorFormat,
     /// Left operand of the projections.
     pub activation: TensorFormat,
+    /// Elements of a row of integer activations that share a scale; 0: the whole row.
+    pub activation_block: u32,
 }
 
 impl QuantScheme {
     /// Every scheme.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self {
             name: "w4a16-g128",
-            body: WeightQuant::Grouped { format: TensorFormat::Int4, group: 128 },
+            body: Body::all(WeightQuant::Grouped { format: TensorFormat::Int4, group: 128 }),
             head: WeightQuant::Grouped { format: TensorFormat::Int8, group: 128 },
             embedding: TensorFormat::Fp16,
             kv: TensorFormat::Fp16,
             activation: TensorFormat::Fp16,
+            activation_block: 0,
+        },
+        Self {
+            name: "w4a8-g32",
+            body: Body::all(WeightQuant::Grouped { format: TensorFormat::Int4, group: 32 }),
+            head: WeightQuant::Grouped { format: TensorFormat::Int8, group: 32 },
+            embedding: TensorFormat::Fp16,
+            kv: TensorFormat::Fp16,
+            activation: TensorFormat::Int8,
+            activation_block: 32,
         },
         Self {
             name: "w8a8",
-            body: WeightQuant::PerChannel(TensorFormat::Int8),
+            body: Body::all(WeightQuant::PerChannel(TensorFormat::Int8)),
             head: WeightQuant::PerChannel(TensorFormat::Int8),
             embedding: TensorFormat::Fp16,
             kv: TensorFormat::Fp16,
             activation: TensorFormat::Int8,
+            activation_block: 0,
         },
         Self {
             name: "w8a16",
-            body: WeightQuant::PerChannel(TensorFormat::Int8),
+            body: Body::all(WeightQuant::PerChannel(TensorFormat::Int8)),
             head: WeightQuant::PerChannel(TensorFormat::Int8),
             embedding: TensorFormat::Fp16,
             kv: TensorFormat::Fp16,
             activation: TensorFormat::Fp16,
+            activation_block: 0,
         },
         Self {
             name: "fp16",
-            body: WeightQuant::Plain(TensorFormat::Fp16),
+            body: Body::all(WeightQuant::Plain(TensorFormat::Fp16)),
             head: WeightQuant::Plain(TensorFormat::Fp16),
             embedding: TensorFormat::Fp16,
             kv: TensorFormat::Fp16,
             activation: TensorFormat::Fp16,
+            activation_block: 0,
         },
     ];
 
@@ -142,8 +240,11 @@ impl QuantScheme {
     pub const fn weight_bytes_per_token(&self, model: &ModelSpec) -> u64 {
         let (hidden, ffn) = (model.hidden as u64, model.ffn as u64);
         let (q, kv) = (model.q_width(), model.kv_width());
-        let attention = self.body.matrix_bits(hidden, q + 2 * kv) + self.body.matrix_bits(q, hidden);
-        let feed_forward = self.body.matrix_bits(hidden, 2 * ffn) + self.body.matrix_bits(ffn, hidden);
+        let body = self.body;
+        let attention = body.qkv.matrix_bits(hidden, q + 2 * kv) + body.out.matrix_bits(q, hidden);
+        let feed_forward = body.gate.matrix_bits(hidden, ffn)
+            + body.up.matrix_bits(hidden, ffn)
+            + body.down.matrix_bits(ffn, hidden);
         let head = self.head.matrix_bits(hidden, model.vocab as u64);
         (model.layers as u64 * (attention + feed_forward) + head).div_ceil(8)
     }
@@ -163,11 +264,26 @@ mod tests {
     #[test]
     fn grouped_int4_is_4_125_bits() {
         let scheme = QuantScheme::named("w4a16-g128").expect("scheme");
-        assert_eq!(scheme.body.matrix_bits(4096, 4096) * 1000 / (4096 * 4096), 4125);
+        assert_eq!(scheme.body.qkv.matrix_bits(4096, 4096) * 1000 / (4096 * 4096), 4125);
         // A last group that is not full still has its scale.
-        assert_eq!(scheme.body.matrix_bits(130, 1), 130 * 4 + 2 * 16);
-        assert_eq!(QuantScheme::named("w8a8").expect("scheme").body.matrix_bits(4096, 2), 4096 * 2 * 8 + 32);
-        assert_eq!(QuantScheme::named("fp16").expect("scheme").body.matrix_bits(10, 10), 1600);
+        assert_eq!(scheme.body.qkv.matrix_bits(130, 1), 130 * 4 + 2 * 16);
+        assert_eq!(
+            QuantScheme::named("w8a8").expect("scheme").body.qkv.matrix_bits(4096, 2),
+            4096 * 2 * 8 + 32
+        );
+        assert_eq!(QuantScheme::named("fp16").expect("scheme").body.qkv.matrix_bits(10, 10), 1600);
+    }
+
+    #[test]
+    fn joined_codes_keep_what_each_needs() {
+        let four = WeightQuant::Coded { format: TensorFormat::Uint4, group: 32, wide: true, minimum: true };
+        let six = WeightQuant::Coded { format: TensorFormat::Int8, group: 16, wide: false, minimum: false };
+        let both = WeightQuant::Coded { format: TensorFormat::Int8, group: 16, wide: true, minimum: true };
+        assert_eq!((four.joined(four), four.joined(six), six.joined(four)), (four, both, both));
+        let half = WeightQuant::Plain(TensorFormat::Fp16);
+        assert_eq!((half.joined(six), four.joined(WeightQuant::Plain(TensorFormat::Bf16))), (half, half));
+        // Two fp32 values for 32 codes.
+        assert_eq!(four.matrix_bits(64, 3), 64 * 3 * 4 + 2 * 3 * 64);
     }
 
     #[test]

@@ -1,0 +1,194 @@
+//! Weights in every type a GGUF file stores them in, each computed as it is stored.
+
+mod common;
+#[allow(dead_code, reason = "only a part of the writer is needed here")]
+mod gguf_writer;
+#[allow(dead_code, reason = "only a part of what the functional tests share is needed here")]
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use common::presil;
+use gguf_writer::{GOOD, LLAMA, assemble, file, metadata, parts, spec};
+use serde_json::Value;
+use support::machine::{Machine, Sampled, Shape};
+use support::reference::Reference;
+use traces::gguf::GgufModel;
+use traces::image::Tensor;
+use traces::workload::{ModelSpec, QuantScheme};
+
+/// Type codes, and what a file of each is called.
+const TYPES: [(u32, &str); 8] = [
+    (2, "gguf-q4_0"),
+    (3, "gguf-q4_1"),
+    (6, "gguf-q5_0"),
+    (7, "gguf-q5_1"),
+    (8, "gguf-q8_0"),
+    (12, "gguf-q4_k"),
+    (13, "gguf-q5_k"),
+    (14, "gguf-q6_k"),
+];
+/// As llama.cpp mixes them: one layer's values and down matrix wider than the rest, the head wider still.
+const MIXED: [(&str, u32); 6] = [
+    ("weight", 12),
+    ("norm.weight", 0),
+    ("blk.1.attn_v.weight", 14),
+    ("blk.1.ffn_down.weight", 14),
+    ("attn_output.weight", 13),
+    ("token_embd.weight", 8),
+];
+
+/// A file whose matrices are wide enough for every type: `types` by their layer names, or with the layer.
+fn quantised(s: &ModelSpec, types: &[(&str, u32)]) -> Vec<u8> {
+    let whole = [("token_embd.weight", Tensor::Embed), ("output_norm.weight", Tensor::FinalNorm)];
+    let parts = parts(s, &whole, &LLAMA);
+    let code = |name: &str| types.iter().rev().find(|(n, _)| name.ends_with(n)).map(|(_, code)| *code);
+    let each: Vec<(&str, u32)> =
+        parts.iter().filter_map(|(name, _)| Some((name.as_str(), code(name)?))).collect();
+    assemble(s, &metadata(s, &GOOD), &parts, &each)
+}
+
+/// The shape of [`quantised`] files: every row is whole superblocks.
+fn wide() -> ModelSpec {
+    ModelSpec { hidden: 256, head_dim: 64, ffn: 512, ..spec() }
+}
+
+fn written(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, bytes).expect("a temporary file");
+    path
+}
+
+/// All matrices of one type; norms stay fp32.
+fn uniform(code: u32) -> [(&'static str, u32); 2] {
+    [("weight", code), ("norm.weight", 0)]
+}
+
+/// A file of each type and a mixed one; tests run at the same time, so each has its own.
+fn files(test: &str) -> Vec<(String, PathBuf)> {
+    let one = |(code, name): &(u32, &str)| {
+        ((*name).to_owned(), written(&format!("{test}-{name}.gguf"), &quantised(&wide(), &uniform(*code))))
+    };
+    let mut out: Vec<_> = TYPES.iter().map(one).collect();
+    out.push(("gguf-q4_k".to_owned(), written(&format!("{test}-mixed.gguf"), &quantised(&wide(), &MIXED))));
+    out
+}
+
+const PROMPT: usize = 11;
+const MADE: usize = 3;
+
+fn generate(model: &GgufModel, scheme: &QuantScheme, cores: u32, scratchpad: u64) -> Vec<Sampled> {
+    let layout = model.layout_as(scheme).expect("a layout");
+    let image = model.image_as(&layout, scheme).expect("weights");
+    let shape =
+        Shape { cores, scratchpad, accumulator: 8 << 10, channels: 2, chunk: 8, positions: 64, order: 1 };
+    let mut machine = Machine::new(&shape, image);
+    let prompt: Vec<usize> = (0..PROMPT).map(|i| (i * 37 + 11) % 272).collect();
+    let blocks = machine.blocks(PROMPT, MADE);
+    let made = machine.generate(&prompt, MADE);
+    assert_eq!(machine.spilled, scratchpad < 1 << 20, "{}: {scratchpad} bytes", scheme.name);
+    if scheme.activation_block > 0 {
+        // The same by the transformer that knows nothing of images.
+        let mut reference = Reference::new(&model.spec, scheme, &mut model.source());
+        let mut blocks = blocks.into_iter();
+        let mut step = |token| reference.step(token, blocks.next().expect("a block a position")).to_vec();
+        let mut logits = Vec::new();
+        for token in prompt {
+            logits = step(token);
+        }
+        for (i, got) in made.iter().enumerate() {
+            assert_eq!(bits(&logits), bits(&got.logits), "{}: token {i}", scheme.name);
+            if i + 1 < MADE {
+                logits = step(got.token);
+            }
+        }
+    }
+    made
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|l| l.to_bits()).collect()
+}
+
+#[test]
+fn stored_weights_give_the_bits_of_weights_decoded_beforehand() {
+    for (name, path) in files("stored") {
+        let model = GgufModel::open(&path).expect("a good file");
+        assert_eq!(model.scheme.name, name);
+        let wide = model.scheme_named("fp16").expect("a scheme");
+        let expected = generate(&model, &wide, 1, 1 << 20);
+        let spread = expected[0].logits.iter().fold(0.0f32, |m, l| m.max(l.abs()));
+        assert!((0.1..1e3).contains(&spread), "{name}: logits up to {spread}");
+        for (cores, scratchpad) in [(1, 1 << 20), (3, 1 << 20), (2, 64 << 10)] {
+            for (ours, theirs) in generate(&model, &model.scheme, cores, scratchpad).iter().zip(&expected) {
+                assert_eq!((ours.token, bits(&ours.logits)), (theirs.token, bits(&theirs.logits)), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_in_blocks_meet_every_type() {
+    for (i, (name, path)) in files("blocks").into_iter().enumerate() {
+        let model = GgufModel::open(&path).expect("a good file");
+        let scheme = model.scheme_named("w4a8-g32").expect("a scheme");
+        let block = if i == TYPES.len() { 16 } else { 32 };
+        assert_eq!((scheme.name, scheme.activation_block), (&*format!("{name}-a8-g{block}"), block));
+        for (cores, scratchpad) in [(1, 1 << 20), (3, 64 << 10)] {
+            assert_eq!(generate(&model, &scheme, cores, scratchpad).len(), MADE);
+        }
+    }
+}
+
+fn record(arguments: &[&str]) -> Value {
+    let ran = presil(arguments);
+    assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.err);
+    serde_json::from_str(&ran.out).expect("one JSON document")
+}
+
+#[test]
+fn a_token_reads_what_the_file_stores_and_values_change_no_cycle() {
+    let path = written("reads.gguf", &quantised(&wide(), &uniform(3)));
+    let path = path.to_str().expect("UTF-8");
+    let run = ["run", "--soc", "tiny", "--model", path, "--prompt", "the end", "--decode", "6", "--json"];
+    let with = |more: &[&str]| record(&[&run[..], more].concat());
+    let (own, half, blocks) = (with(&[]), with(&["--quant", "fp16"]), with(&["--quant", "w4a8-g32"]));
+    assert_eq!(own["output"]["logprobs"], half["output"]["logprobs"]);
+    assert_eq!(own["model"]["quant"], "gguf-q4_1");
+    assert_eq!(blocks["model"]["quant"], "gguf-q4_1-a8-g32");
+    let bytes = |r: &Value| r["dram"]["decode_read_bytes_per_token"].as_f64().expect("a number");
+    // 5 bits a weight instead of 16, and the same norms, cache and commands.
+    assert!(bytes(&own) * 2.0 < bytes(&half), "{} {}", bytes(&own), bytes(&half));
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reads-run.json");
+    for (scheme, functional) in [("gguf-q4_1", &own), ("w4a8-g32", &blocks)] {
+        std::fs::write(&kept, functional.to_string()).expect("a temporary file");
+        let from = kept.to_str().expect("UTF-8");
+        let shapes = record(&[
+            "run",
+            "--soc",
+            "tiny",
+            "--model",
+            path,
+            "--tokens-from",
+            from,
+            "--quant",
+            scheme,
+            "--json",
+        ]);
+        assert_eq!(shapes["cycles"], functional["cycles"], "{scheme}");
+    }
+}
+
+#[test]
+fn schemes_a_file_cannot_be_computed_in_are_refused() {
+    let (four, half) =
+        (written("four.gguf", &quantised(&wide(), &uniform(2))), written("half.gguf", &file(&GOOD)));
+    for (path, scheme, part) in [
+        (&four, "w8a8", "expected `gguf-q4_0`, `fp16` or `w4a8-g32`, found `w8a8`"),
+        (&half, "w4a8-g32", "has matrices of floats"),
+    ] {
+        let path = path.to_str().expect("UTF-8");
+        let ran = presil(&["run", "--soc", "tiny", "--model", path, "--prompt", "x", "--quant", scheme]);
+        assert!(ran.code == 3 && ran.err.contains(part), "{scheme}: {} {}", ran.code, ran.err);
+    }
+}
