@@ -77,6 +77,24 @@ pub struct Shape {
     pub positions: u64,
     /// Seed of the order in which engines take turns.
     pub order: u64,
+    /// Bits of an element of the cache.
+    pub kv_bits: u64,
+}
+
+impl Shape {
+    /// Room for everything resident, a chunk of 8, 64 positions.
+    pub const fn usual(cores: u32) -> Self {
+        Self {
+            cores,
+            scratchpad: 1 << 20,
+            accumulator: 8 << 10,
+            channels: 2,
+            chunk: 8,
+            positions: 64,
+            order: 1,
+            kv_bits: 16,
+        }
+    }
 }
 
 /// The cluster, its memory and the program on it.
@@ -93,6 +111,7 @@ pub struct Machine {
     pub spilled: bool,
     /// What interrupts the next pass.
     pub interruption: Option<Interruption>,
+    candidates: u64,
 }
 
 /// Someone else who wants the cores.
@@ -168,6 +187,7 @@ impl Machine {
             bulk: (BULK, bulk),
             positions: shape.positions,
             chunk: shape.chunk,
+            kv_bits: shape.kv_bits,
         };
         let bulk = vec![0xFF; usize::try_from(bulk).expect("small")];
         let save = vec![0; shape.cores as usize * usize::try_from(SAVE_STRIDE).expect("small")];
@@ -187,6 +207,7 @@ impl Machine {
             position: 0,
             spilled: false,
             interruption: None,
+            candidates: 0,
         };
         machine.start();
         machine
@@ -312,7 +333,8 @@ impl Machine {
 
     /// One pass over `tokens`; samples from the last row if `sample`.
     pub fn pass(&mut self, tokens: &[usize], sample: bool) -> Option<Sampled> {
-        let step = Step { start: self.position, rows: tokens.len() as u64, sample };
+        let step =
+            Step { start: self.position, rows: tokens.len() as u64, sample, candidates: self.candidates };
         let list = |row: u64| tokens[usize::try_from(row).expect("small")] as u64;
         let tops = self.program.prepare(&step, &mut { list }, &mut self.memory).expect("lists that fit");
         self.spilled |= step.rows > 1 && !self.plans().1.resident;

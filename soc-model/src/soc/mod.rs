@@ -27,7 +27,7 @@ use crate::cpu::{Hart, Stop};
 pub use account::{Account, EngineCycles, OpResult, Phases, RunResult, peak_macs_per_s};
 pub use build::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder};
 use chip::{Event, World};
-pub use mailbox::Turn;
+pub use mailbox::{Draw, Turn};
 pub use memory::MemoryTiming;
 use observe::Observer;
 use symbols::Symbols;
