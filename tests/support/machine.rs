@@ -7,8 +7,9 @@ use isa::npu::registers::state;
 use npu_model::{BusFault, Content, Cores, Memory, NpuConfig, Stuck};
 use runtime::emit::R_ARENA;
 use runtime::program::{COMPLETION_LOG2, Places, RING_LOG2, completion_offset, result_offset, ring_offset};
-use runtime::{Caps, Emitter, Model, Plan, Program, Sink, Step};
+use runtime::{Caps, Emitter, Model, Plan, Program, Sink, Step, draw};
 use sim_kernel::{Bytes, Hertz, Stream};
+use soc_model::soc::Draw;
 
 const IMAGE: u64 = 0x8000_0000;
 const ARENA: u64 = 0x10_0000_0000;
@@ -366,9 +367,25 @@ impl Machine {
         sample.then(|| self.sampled())
     }
 
+    /// How the tokens that follow are chosen.
+    pub fn draw(&mut self, d: &Draw) {
+        self.candidates = d.candidates.into();
+        let row = draw::parameters(d.temperature.into(), d.top_p.into(), d.candidates.into(), d.seed);
+        self.memory.put(draw::parameters_offset() / 32, &row);
+    }
+
+    /// A pass at a position that the next pass takes again.
+    pub fn again(&mut self, tokens: &[usize]) -> Option<Sampled> {
+        let sampled = self.pass(tokens, true);
+        self.position -= tokens.len() as u64;
+        sampled
+    }
+
     fn sampled(&mut self) -> Sampled {
         let mut best = (0, f32::NEG_INFINITY);
-        for core in 0..self.cores.cores.len() as u64 {
+        // Core 0 draws from everyone's candidates.
+        let choosing = if self.candidates > 0 { 1 } else { self.cores.cores.len() as u64 };
+        for core in 0..choosing {
             let mut record = [0; 8];
             self.memory.read(ARENA + result_offset(core), &mut record).expect("in the arena");
             let (index, value) = record.split_at(4);

@@ -126,17 +126,17 @@ fn candidates_of<S: Sink>(
         ..VecOp::default()
     };
     let at = Position { q0: position, k0: first, ..Position::default() };
-    let post = [(sem::row_free(0), 1), if last { (sem::ATT_SEND, 1) } else { (0, 0) }];
+    // Core 0's stay where they are, and its vector engine draws behind them.
+    let sends = last && cx.core > 0;
+    let post = [(sem::row_free(0), 1), if sends { (sem::ATT_SEND, 1) } else { (0, 0) }];
     e.push(&[(sem::row_full(0), 1)], &post, cx.tag, Command::vec(VecFn::Topk, v, Some(at)));
 }
 
 /// Brings this core's candidates to core 0, and waits for everyone's.
 fn gather<S: Sink>(e: &mut Emitter<S>, cx: &Context, room: &Room, any: bool) {
     let n = cx.caps.cores;
-    if !any {
+    if !any || cx.core == 0 {
         e.sync(&[], &[(sem::DRAW_GATHERED, 1)]);
-    } else if cx.core == 0 {
-        e.sync_in_order(&[(sem::ATT_SEND, 1)], &[(sem::DRAW_GATHERED, 1)]);
     } else {
         let own = room.own();
         let mut d = linear(2, cx.caps.out_channel(), 0, granule(own), own, room.records * 8);
@@ -151,8 +151,6 @@ fn sample<S: Sink>(e: &mut Emitter<S>, cx: &Context, room: &Room, position: u64)
     let p = cx.plan;
     let ch = cx.caps.misc_channel();
     let load = linear(0, ch, R_ARENA, parameters_offset(), room.parameters, PARAMETERS);
-    // Alone, this core still has to wait for its own candidates.
-    let own = if cx.caps.cores == 1 { (sem::ATT_SEND, 1) } else { (0, 0) };
     e.push(&[], &[(sem::row_full(0), 1)], cx.tag, Command::dma(load));
     let v = VecOp {
         x: granule(room.first),
@@ -165,8 +163,7 @@ fn sample<S: Sink>(e: &mut Emitter<S>, cx: &Context, room: &Room, position: u64)
         ..VecOp::default()
     };
     let at = Position { q0: position, ..Position::default() };
-    let acquire = [(sem::row_full(0), 1), own];
-    e.push(&acquire, &[(sem::ATT_SEND, 1)], cx.tag, Command::vec(VecFn::Sample, v, Some(at)));
+    e.push(&[(sem::row_full(0), 1)], &[(sem::ATT_SEND, 1)], cx.tag, Command::vec(VecFn::Sample, v, Some(at)));
     let d = linear(1, cx.caps.out_channel(), R_ARENA, cx.result_offset, p.result, 16);
     e.push(&[(sem::ATT_SEND, 1)], &[], cx.tag, Command::dma(d));
 }
