@@ -1,5 +1,6 @@
 //! The firmware's command lists on a time-free NPU against a reference transformer: every logit, bit for bit.
 
+#[allow(dead_code, reason = "only a part of what the functional tests share is needed here")]
 mod support;
 
 use proptest::prelude::*;
@@ -251,12 +252,11 @@ fn hundreds_of_positions_in_many_blocks_of_keys() {
     }
 }
 
+/// Tokens with their logits' bits, bytes saved, preemptions by level.
+type Interrupted = (Vec<(usize, Vec<u32>)>, u64, [u64; 3]);
+
 /// Tokens and logits of a prompt of 21 and five tokens more, and what preemption there was.
-fn generate(
-    quant: &str,
-    cores: u32,
-    interruption: Option<Interruption>,
-) -> (Vec<(usize, Vec<u32>)>, u64, [u64; 3]) {
+fn generate(quant: &str, cores: u32, interruption: Option<Interruption>) -> Interrupted {
     let (spec, scheme) = (model(), QuantScheme::named(quant).expect("a scheme"));
     let (_, image) = build_image(&spec, &scheme, &mut random_tensors(7, &spec)).expect("an image");
     let scratchpad = 256 << 10;

@@ -152,7 +152,7 @@ fn draws_have_the_softmaxes_distribution() {
         }
         assert!(cells > 5.0, "T {temperature}: {cells} tokens are too few to compare");
         // Five standard deviations of a chi-square.
-        let most = cells + 5.0 * (2.0 * cells as f64).sqrt();
+        let most = cells + 5.0 * f64::sqrt(2.0 * cells);
         assert!(statistic < most, "T {temperature}: {statistic} over {cells} cells, at most {most}");
     }
 }
