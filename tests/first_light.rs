@@ -1,5 +1,6 @@
 //! The default run of `presil run` and its neighbours against physics and closed forms.
 
+use presil::session::sampling::Sampling;
 use presil::session::{RunRequest, run};
 use reports::RunRecord;
 use serde_json::Value;
@@ -29,6 +30,7 @@ fn outcome(soc: &str, sets: &[&str], model: &str, tokens: (u32, u32)) -> (RunReq
         seed: 0,
         text: None,
         ids: None,
+        sampling: Sampling::default(),
     };
     let outcome = run(&request, &mut |_| {}).expect("the run ends");
     (request, outcome.record)

@@ -124,7 +124,15 @@ fn a_random_chip_computes_the_references_tokens() {
         .run(&all, |(sets, spec, quant, length, decode, chunk)| {
             let quant = QuantScheme::named(SCHEMES[quant]).expect("a scheme");
             let soc = soc::tiny(&sets);
-            let case = Case { soc, prompt: prompt(&spec, length), spec, quant, decode, context: 0, chunk };
+            let case = Case {
+                soc,
+                prompt: prompt(&spec, length),
+                spec,
+                quant,
+                decode,
+                chunk,
+                ..Case::new::<&str>(&[], "fp16")
+            };
             ran.set(ran.get() + 1);
             finished.set(finished.get() + u32::from(check(&case).is_some()));
             Ok(())

@@ -7,6 +7,7 @@ mod random;
 use std::cell::Cell;
 
 use presil::CliError;
+use presil::session::sampling::Sampling;
 use presil::session::{RunRequest, run};
 use proptest::prelude::*;
 use random::{SCHEMES, chips, models, runner};
@@ -35,6 +36,7 @@ fn a_random_chip_runs_a_random_model_or_says_why_not() {
                 seed,
                 text: None,
                 ids: None,
+                sampling: Sampling::default(),
             };
             ran.set(ran.get() + 1);
             match run(&request, &mut |_| {}) {

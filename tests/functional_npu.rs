@@ -1,12 +1,13 @@
 //! The firmware's command lists on a time-free NPU against a reference transformer: every logit, bit for bit.
 
+#[allow(dead_code, reason = "only a part of what the functional tests share is needed here")]
 mod support;
 
 use proptest::prelude::*;
 use support::machine::{Interruption, Machine, Sampled, Shape};
 use support::reference::Reference;
 use traces::image::{build_image, random_tensors};
-use traces::workload::{Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling};
+use traces::workload::{Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling, TensorFormat};
 
 /// Prompts and how many tokens follow each; the second turn finds the cache as the first left it.
 const TURNS: [(usize, usize); 2] = [(21, 12), (14, 5)];
@@ -77,7 +78,7 @@ fn variants() -> [ModelSpec; 4] {
 
 /// Chunks of 8 split the prompts into whole ones and a rest.
 fn shape(cores: u32, scratchpad: u64) -> Shape {
-    Shape { cores, scratchpad, accumulator: 8 << 10, channels: 2, chunk: 8, positions: 64, order: 1 }
+    Shape { scratchpad, ..Shape::usual(cores) }
 }
 
 /// Whether the plans of decode and prefill stay in the scratchpads.
@@ -85,13 +86,23 @@ type Resident = (bool, bool);
 
 /// Generates on the machine and compares tokens and logits with the reference.
 fn check(spec: &ModelSpec, quant: &str, shape: &Shape) -> Resident {
-    let scheme = QuantScheme::named(quant).expect("scheme");
+    check_turns(spec, quant, shape, &TURNS)
+}
+
+/// The same with other prompts.
+fn check_turns(spec: &ModelSpec, quant: &str, shape: &Shape, turns: &[(usize, usize)]) -> Resident {
+    let mut scheme = QuantScheme::named(quant).expect("scheme");
+    scheme.kv = match shape.kv_bits {
+        4 => TensorFormat::Int4,
+        8 => TensorFormat::Int8,
+        _ => TensorFormat::Fp16,
+    };
     let seed = 7;
     let (_, image) = build_image(spec, &scheme, &mut random_tensors(seed, spec)).expect("image");
     let mut machine = Machine::new(shape, image);
     let mut reference = Reference::new(spec, &scheme, &mut random_tensors(seed, spec));
     let what = format!("{} {quant} {shape:?}", spec.name);
-    for (turn, (length, count)) in TURNS.into_iter().enumerate() {
+    for (turn, (length, count)) in turns.iter().copied().enumerate() {
         let prompt: Vec<usize> = (0..length).map(|i| (i * 37 + 11 + turn) % spec.vocab as usize).collect();
         let mut blocks = machine.blocks(length, count).into_iter();
         let made = machine.generate(&prompt, count);
@@ -210,6 +221,39 @@ fn a_feed_forward_layer_far_larger_than_a_slot() {
     }
 }
 
+#[test]
+fn quantised_keys_and_values_on_any_number_of_cores() {
+    for kv_bits in [8, 4] {
+        for (cores, scratchpad) in [(1, 1 << 20), (2, 64 << 10), (3, 1 << 20), (4, 64 << 10)] {
+            check(&model(), "fp16", &Shape { kv_bits, ..shape(cores, scratchpad) });
+        }
+        for spec in variants() {
+            check(&spec, "w4a16-g128", &Shape { kv_bits, ..shape(2, 256 << 10) });
+        }
+        // Several blocks of keys; heads of 80, whose rows are padded.
+        let blocks = Shape { accumulator: 640, chunk: 16, kv_bits, ..shape(2, 1 << 20) };
+        check(&model(), "fp16", &blocks);
+        let wide = ModelSpec { head_dim: 80, ..model() };
+        check(&wide, "w8a8", &Shape { kv_bits, ..shape(4, 1 << 20) });
+    }
+}
+
+#[test]
+fn hundreds_of_positions_in_many_blocks_of_keys() {
+    // Blocks of 16 to 48 keys: a prompt of 300 crosses six borders at least.
+    let spec = ModelSpec { max_position: 512, ..variants()[3].clone() };
+    for (kv_bits, cores) in [(16, 1), (8, 2), (4, 4)] {
+        let small =
+            Shape { accumulator: 1 << 10, chunk: 24, positions: 384, kv_bits, ..shape(cores, 256 << 10) };
+        let (_, image) =
+            build_image(&spec, &QuantScheme::named("fp16").expect("scheme"), &mut random_tensors(7, &spec))
+                .expect("image");
+        let most = Machine::new(&small, image).blocks(300, 60).into_iter().max().expect("blocks");
+        assert!(most <= 128, "{most} keys a block");
+        check_turns(&spec, "fp16", &small, &[(300, 30), (20, 12)]);
+    }
+}
+
 /// What a prompt and its continuation gave: tokens with the bits of their logits, and what preemption there was.
 struct Generated {
     tokens: Vec<(usize, Vec<u32>)>,
@@ -222,9 +266,7 @@ fn generate(quant: &str, cores: u32, interruption: Option<Interruption>) -> Gene
     let (spec, scheme) = (model(), QuantScheme::named(quant).expect("a scheme"));
     let (_, image) = build_image(&spec, &scheme, &mut random_tensors(7, &spec)).expect("an image");
     let scratchpad = 256 << 10;
-    let shape =
-        Shape { cores, scratchpad, accumulator: 8 << 10, channels: 2, chunk: 8, positions: 64, order: 1 };
-    let mut machine = Machine::new(&shape, image);
+    let mut machine = Machine::new(&shape(cores, scratchpad), image);
     machine.interruption = interruption;
     let prompt: Vec<usize> = (0..21).map(|i| (i * 37 + 11) % 320).collect();
     let made = machine.generate(&prompt, 5);

@@ -45,16 +45,7 @@ fn expected(prompt: &[u32]) -> (Vec<u64>, Vec<f64>) {
     let spec = spec();
     let mut reference = Reference::new(&spec, &scheme, &mut random_tensors(SEED, &spec));
     let (_, image) = build_image(&spec, &scheme, &mut random_tensors(SEED, &spec)).expect("image");
-    let shape = Shape {
-        cores: 1,
-        scratchpad: 1 << 20,
-        accumulator: 8 << 10,
-        channels: 2,
-        chunk: 8,
-        positions: 64,
-        order: 1,
-    };
-    let blocks = Machine::new(&shape, image).blocks(prompt.len(), COUNT);
+    let blocks = Machine::new(&Shape::usual(1), image).blocks(prompt.len(), COUNT);
     let mut blocks = blocks.into_iter();
     let mut logits = Vec::new();
     for token in prompt {

@@ -80,8 +80,16 @@ const MADE: usize = 3;
 fn generate(model: &GgufModel, scheme: &QuantScheme, cores: u32, scratchpad: u64) -> Vec<Sampled> {
     let layout = model.layout_as(scheme).expect("a layout");
     let image = model.image_as(&layout, scheme).expect("weights");
-    let shape =
-        Shape { cores, scratchpad, accumulator: 8 << 10, channels: 2, chunk: 8, positions: 64, order: 1 };
+    let shape = Shape {
+        cores,
+        scratchpad,
+        accumulator: 8 << 10,
+        channels: 2,
+        chunk: 8,
+        positions: 64,
+        order: 1,
+        kv_bits: 16,
+    };
     let mut machine = Machine::new(&shape, image);
     let prompt: Vec<usize> = (0..PROMPT).map(|i| (i * 37 + 11) % 272).collect();
     let blocks = machine.blocks(PROMPT, MADE);

@@ -162,6 +162,23 @@ fn a_conversation_reads_only_what_is_new() {
 }
 
 #[test]
+fn a_conversation_draws_by_its_seed() {
+    let model = written("chat-draws.gguf", &Flaws { template: Some(TEMPLATE), ..GOOD });
+    let answers = |extra: &[&str]| {
+        let arguments =
+            [&["--soc", "tiny", "--model", &model, "--most", "8", "--kv", "int8", "--json"], extra];
+        let turns = json(&chat("the end\nand on\n", &arguments.concat()));
+        turns["turns"].as_array().expect("turns").iter().map(|t| ids(&t["tokens"])).collect::<Vec<_>>()
+    };
+    let draws = ["--temperature", "2.5", "--top-p", "0.95", "--seed", "3"];
+    let drawn = answers(&draws);
+    assert_eq!(drawn, answers(&[&draws[..], &["--set", "npu.cores=4"]].concat()));
+    assert_ne!(drawn, answers(&[]));
+    assert_ne!(drawn, answers(&["--temperature", "2.5", "--top-p", "0.95", "--seed", "4"]));
+    assert_eq!(answers(&["--temperature", "0", "--seed", "3"])[0], answers(&["--seed", "3"])[0]);
+}
+
+#[test]
 fn what_cannot_be_talked_with_or_scored_says_why() {
     let plain = written("refused-own.gguf", &GOOD);
     let strict = "a\n{{ raise_exception('no such talk') }}";

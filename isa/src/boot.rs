@@ -16,3 +16,5 @@ pub const PROP_BULK: &str = "presil,bulk";
 pub const PROP_CHUNK: &str = "presil,prefill-chunk";
 /// u32: most positions (context + prompt + generated) the KV cache must hold.
 pub const PROP_POSITIONS: &str = "presil,positions";
+/// u32: bits of an element of the KV cache: 16 (also where it is missing), 8 or 4; see [`crate::cache`].
+pub const PROP_KV_BITS: &str = "presil,kv-bits";

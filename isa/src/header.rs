@@ -213,7 +213,7 @@ fn mmio(t: &mut Text) {
 }
 
 /// The mailbox as the memory map documents it.
-const MAILBOX: [(&str, u64, &str); 10] = [
+const MAILBOX: [(&str, u64, &str); 14] = [
     ("STATUS", map::mailbox::STATUS, "read only: 1 while a job waits"),
     ("PROMPT_LEN", map::mailbox::PROMPT_LEN, "read only: prompt tokens of the job"),
     ("DECODE_LEN", map::mailbox::DECODE_LEN, "read only: tokens to make, the one from prefill included"),
@@ -224,6 +224,10 @@ const MAILBOX: [(&str, u64, &str); 10] = [
     ("READY", map::mailbox::READY, "write only: boot is done"),
     ("ERROR", map::mailbox::ERROR, "write only: the firmware gives up, with a code"),
     ("PHASE", map::mailbox::PHASE, "write only: 1 prefill follows, 2 decode; for accounting"),
+    ("CANDIDATES", map::mailbox::CANDIDATES, "read only: candidates a token is drawn from, 0 = no draw"),
+    ("TEMPERATURE", map::mailbox::TEMPERATURE, "read only: fp32 bits, above 0"),
+    ("TOP_P", map::mailbox::TOP_P, "read only: fp32 bits, 1 keeps all candidates"),
+    ("SEED", map::mailbox::SEED, "read only: seed of the draws"),
 ];
 
 const ERRORS: [(&str, u64); 7] = [

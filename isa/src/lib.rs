@@ -11,6 +11,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod boot;
+pub mod cache;
 #[cfg(feature = "text")]
 pub mod header;
 pub mod image;

@@ -67,6 +67,15 @@ pub mod mailbox {
     /// RO: the token the answer goes on with, read before each step but the first: the one last written to TOKEN_OUT
     /// unless the other side wants another in its place, or [`STOP`] where it wants no more.
     pub const NEXT: u64 = 0x58;
+    /// RO: candidates each token of the job is drawn from, 1 to 1024; 0 is the likeliest token without a draw, and the
+    /// three registers that follow are not read.
+    pub const CANDIDATES: u64 = 0x60;
+    /// RO: temperature, fp32 bits, above 0.
+    pub const TEMPERATURE: u64 = 0x68;
+    /// RO: of the candidates, those that make up this part of the probability stay; fp32 bits, 1 keeps all.
+    pub const TOP_P: u64 = 0x70;
+    /// RO: seed of the draws; a draw depends on it and on the position.
+    pub const SEED: u64 = 0x78;
     /// What NEXT reads where the answer is to end.
     pub const STOP: u64 = u64::MAX;
 }

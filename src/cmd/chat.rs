@@ -14,6 +14,7 @@ use super::run::MemoryModelName;
 use super::speaker::Speaker;
 use crate::error::CliError;
 use crate::session::conversation::{Answer, Conversation};
+use crate::session::sampling::{KvFormat, SamplingArgs};
 use crate::session::{RunRequest, TextJob};
 
 /// Positions the cache holds unless the option or the model says otherwise.
@@ -26,7 +27,7 @@ const MOST_LINE: u64 = 1 << 20;
 #[command(
     after_help = "Every line of standard input is a message; the end of input ends the conversation.\n\nExample: \
                         presil chat --model FILE.gguf --soc xring-o1 --system \"Be brief.\"\n         echo \"What is \
-                        gold?\" | presil chat --model FILE.gguf"
+                        gold?\" | presil chat --model FILE.gguf --temperature 0.7 --top-k 40 --seed 3"
 )]
 pub struct Args {
     /// GGUF file, or folder with config.json, safetensors and tokenizer.json; it must have a chat template
@@ -50,6 +51,11 @@ pub struct Args {
     /// Quantisation scheme; of a GGUF file fp16 or w4a8-g32 [default: a GGUF file's own, fp16 of a folder]
     #[arg(long, value_name = "SCHEME")]
     quant: Option<String>,
+    /// How keys and values are stored [default: as the scheme says, fp16]
+    #[arg(long, value_name = "FORMAT")]
+    kv: Option<KvFormat>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// How memory is timed
     #[arg(long, default_value = "sampled", value_name = "MODEL")]
     memory_model: MemoryModelName,
@@ -121,10 +127,13 @@ impl Args {
             )));
         }
         let file = ModelFile::open(&self.model)?;
-        let quant = match file.scheme(self.quant.as_deref())? {
+        let mut quant = match file.scheme(self.quant.as_deref())? {
             Some(quant) => quant,
             None => QuantScheme::named("fp16")?,
         };
+        if let Some(kv) = self.kv {
+            quant.kv = kv.tensor();
+        }
         let date = match &self.date {
             None => None,
             Some(text) => Some(Date::parse(text).ok_or_else(|| {
@@ -168,6 +177,7 @@ impl Args {
             seed: self.seed,
             text: Some(text.clone()),
             ids: None,
+            sampling: self.sampling.sampling(),
         };
         let conversation = Conversation::open(&request, positions)?;
         Ok((conversation, template, request, text))

@@ -14,6 +14,7 @@ use traces::workload::QuantScheme;
 
 use super::speaker::Speaker;
 use crate::error::CliError;
+use crate::session::sampling::{KvFormat, SamplingArgs};
 use crate::session::{self, RunOutcome, RunRequest, TextJob};
 use job::Workload;
 
@@ -29,7 +30,8 @@ const DEFAULT_COMPUTED: &str = "fp16";
     after_help = "Example: presil run --soc xring-o1 --model qwen2.5-1.5b --prefill 64 --decode 8 --set \
                         npu.cores=4 --json\n         presil run --model FILE.gguf --prompt \"The capital of \
                         France is\" --decode 16\n         presil run --model FILE.gguf --prompt \"2 + 2 =\" --logits-of \
-                        216,36 --json"
+                        216,36 --json\n         presil run --model FILE.gguf --prompt \"Once upon a time\" --temperature 0.8 \
+                        --top-k 40 --top-p 0.95 --seed 7 --kv int8"
 )]
 pub struct Args {
     /// SoC preset or TOML file
@@ -67,6 +69,11 @@ pub struct Args {
     /// Tokens whose keys and values are resident before the prompt
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=MAX_TOKENS))]
     context: u32,
+    /// How keys and values are stored [default: as the scheme says, fp16]
+    #[arg(long, value_name = "FORMAT")]
+    kv: Option<KvFormat>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// How memory is timed
     #[arg(long, default_value = "sampled", value_name = "MODEL")]
     memory_model: MemoryModelName,
@@ -132,6 +139,10 @@ impl Args {
             return Err(CliError::Input(problems));
         };
         let Workload { model, quant: _, text, ids, prefill, decode, context } = workload;
+        let mut quant = quant;
+        if let Some(kv) = self.kv {
+            quant.kv = kv.tensor();
+        }
         let tokens = u64::from(prefill) + u64::from(decode) + u64::from(context);
         if tokens > u64::from(model.max_position) {
             let first = if self.prompt.is_some() { "--prompt" } else { "--prefill" };
@@ -160,6 +171,7 @@ impl Args {
             seed: self.seed,
             text,
             ids,
+            sampling: self.sampling.sampling(),
         })
     }
 }

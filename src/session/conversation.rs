@@ -1,9 +1,9 @@
 //! A chip that is asked several times: each turn finds keys and values of the one before in memory.
 
 use sim_kernel::{Energy, Time};
-use soc_model::soc::{Job, Listener, ModelImage, Soc, SocBuilder, Turn};
+use soc_model::soc::{Draw, Job, Listener, ModelImage, Soc, SocBuilder, Turn};
 
-use super::{PREFILL_CHUNK, RunRequest, bulk_bytes, firmware};
+use super::{PREFILL_CHUNK, RunRequest, bulk_bytes, firmware, kv_bits};
 use crate::error::CliError;
 
 /// A conversation under way.
@@ -12,6 +12,7 @@ pub struct Conversation {
     /// Ids whose keys and values are resident.
     resident: Vec<u32>,
     positions: u32,
+    draw: Draw,
 }
 
 /// What a turn came to.
@@ -56,13 +57,14 @@ impl Conversation {
                 bytes: layout.bytes(),
                 stored: vec![(0, job.model.image(&layout, &request.quant)?)],
                 functional: true,
-                bulk_bytes: bulk_bytes(&request.model, positions.into()),
+                bulk_bytes: bulk_bytes(&request.model, &request.quant, positions.into()),
                 vocab: request.model.vocab.into(),
             },
             job: Job {
                 turn: Turn::default(),
                 positions: positions.into(),
                 chunk: PREFILL_CHUNK,
+                kv_bits: kv_bits(&request.quant),
                 ids: Vec::new(),
                 seed: request.seed,
             },
@@ -70,7 +72,8 @@ impl Conversation {
             reversed: false,
         };
         let soc = builder.build().map_err(super::build_error)?;
-        Ok(Self { soc, resident: Vec::new(), positions })
+        let draw = request.sampling.draw(request.seed);
+        Ok(Self { soc, resident: Vec::new(), positions, draw })
     }
 
     /// Answers `prompt`, the ids of the whole conversation so far: what it has in common with what is resident is not
@@ -102,6 +105,7 @@ impl Conversation {
             context: reused as u64,
             forced: Vec::new(),
             stop: stop.to_vec(),
+            draw: self.draw,
         };
         let result = self.soc.turn(turn, told).map_err(|fault| CliError::Simulation(fault.to_string()))?;
         let tokens: Vec<u32> = result.tokens.iter().map(|t| t.0).collect();

@@ -102,12 +102,25 @@ fn config(q: &RunRequest, layout: &ImageLayout) -> serde_json::Value {
         "soc": q.soc,
         "image_bytes": layout.bytes(),
         "prefill_chunk": super::PREFILL_CHUNK,
+        "kv": q.quant.kv,
     });
+    if q.sampling.candidates() > 0 {
+        let s = q.sampling;
+        let (temperature, top_p) = (shortest(s.temperature), shortest(s.top_p));
+        config["sampling"] = serde_json::json!({
+            "temperature": temperature, "top_k": s.candidates(), "top_p": top_p, "seed": q.seed,
+        });
+    }
     if let Some(job) = &q.text {
         config["file_weight_bytes"] = job.model.weight_bytes().into();
         config["file_weight_elements"] = job.model.weight_elements().into();
     }
     config
+}
+
+/// The number its shortest decimal form says, as people gave it.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or_else(|_| f64::from(x))
 }
 
 /// Tokens the run had to make: those asked for, or fewer where one of them was to end the answer.

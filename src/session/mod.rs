@@ -4,6 +4,7 @@ pub mod conversation;
 mod facts;
 mod host;
 pub mod ids;
+pub mod sampling;
 mod trace_file;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use traces::tokenizer::Tokenizer;
 use traces::workload::{ModelSpec, QuantScheme};
 
 use crate::error::CliError;
+use sampling::Sampling;
 use trace_file::TraceFile;
 
 /// The firmware that ships with presil.
@@ -55,6 +57,8 @@ pub struct RunRequest {
     pub text: Option<TextJob>,
     /// Ids a shape-only run is to have; without, they are drawn from the seed.
     pub ids: Option<GivenIds>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
 }
 
 /// Ids of another run, for one without values.
@@ -223,6 +227,7 @@ fn builder(
     let mut turn = Turn {
         decode: request.decode_tokens.into(),
         context: request.context_tokens.into(),
+        draw: request.sampling.draw(request.seed),
         ..Turn::default()
     };
     let mut ids = Vec::new();
@@ -253,19 +258,31 @@ fn builder(
             bytes: layout.bytes(),
             stored,
             functional: request.text.is_some(),
-            bulk_bytes: bulk_bytes(&request.model, positions),
+            bulk_bytes: bulk_bytes(&request.model, &request.quant, positions),
             vocab: request.model.vocab.into(),
         },
-        job: Job { turn, positions, chunk: PREFILL_CHUNK, ids, seed: request.seed },
+        job: Job {
+            turn,
+            positions,
+            chunk: PREFILL_CHUNK,
+            kv_bits: kv_bits(&request.quant),
+            ids,
+            seed: request.seed,
+        },
         memory: request.memory_model,
         reversed: false,
     })
 }
 
+/// Bits of an element of the cache.
+fn kv_bits(quant: &QuantScheme) -> u32 {
+    u32::try_from(quant.kv.bits()).unwrap_or(u32::MAX)
+}
+
 /// Keys and values of that many positions, activations of a spilled prefill chunk, logits.
-fn bulk_bytes(m: &ModelSpec, positions: u64) -> u64 {
+fn bulk_bytes(m: &ModelSpec, quant: &QuantScheme, positions: u64) -> u64 {
     let positions = positions.div_ceil(16) * 16;
-    let kv = u64::from(m.kv_heads) * u64::from(m.head_dim) * 4 * positions * u64::from(m.layers);
+    let kv = quant.kv_bytes_per_token(m) * positions;
     let spill = u64::from(PREFILL_CHUNK) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
     kv + spill + u64::from(m.vocab) * 4 + 64 * 1024
 }

@@ -18,6 +18,8 @@ pub enum Kind {
     Text,
     /// A whole number from 0.
     Count,
+    /// Any number from 0.
+    Number,
 }
 
 /// Options of `presil run` that a sweep may set.
@@ -28,6 +30,10 @@ pub const OPTIONS: &[(&str, Kind)] = &[
     ("prefill", Kind::Count),
     ("decode", Kind::Count),
     ("context", Kind::Count),
+    ("kv", Kind::Text),
+    ("temperature", Kind::Number),
+    ("top-k", Kind::Count),
+    ("top-p", Kind::Number),
     ("memory-model", Kind::Text),
     ("firmware", Kind::Text),
     ("seed", Kind::Count),
@@ -147,6 +153,11 @@ pub(super) fn check_value(key: &str, value: &Scalar, socs: &[String]) -> Result<
     match (check_option(key)?, value) {
         (Kind::Text, Scalar::Text(_)) => {}
         (Kind::Count, Scalar::Integer(n)) if *n >= 0 => {}
+        (Kind::Number, Scalar::Integer(0..)) => {}
+        (Kind::Number, Scalar::Float(x)) if *x >= 0.0 => {}
+        (Kind::Number, other) => {
+            return Err(Refusal::new(format!("expected a number from 0, found {}", other.written()), None));
+        }
         (Kind::Text, other) => {
             return Err(Refusal::new(format!("expected a string, found {}", other.written()), None));
         }

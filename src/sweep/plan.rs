@@ -152,6 +152,7 @@ fn key(request: &RunRequest, firmware_sha256: &str) -> String {
         // Sweeps have no prompt option, so nothing of theirs has a text.
         text,
         ids,
+        sampling,
     } = request;
     assert!(text.is_none() && ids.is_none(), "a sweep cannot ask for a text or for ids");
     let canonical = json!({
@@ -167,6 +168,7 @@ fn key(request: &RunRequest, firmware_sha256: &str) -> String {
         "memory_model": recorded(*memory_model).word(),
         "firmware_sha256": firmware_sha256,
         "seed": seed,
+        "sampling": (sampling.temperature, sampling.candidates(), sampling.top_p),
     });
     blake3::hash(canonical.to_string().as_bytes()).to_hex().to_string()
 }

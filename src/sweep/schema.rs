@@ -10,6 +10,7 @@ pub fn space_schema() -> Value {
     let value = |kind: Kind| match kind {
         Kind::Text => json!({ "type": "string" }),
         Kind::Count => json!({ "type": "integer", "minimum": 0 }),
+        Kind::Number => json!({ "type": "number", "minimum": 0 }),
     };
     let scalar = json!({ "type": ["string", "number", "boolean"] });
     let list = |items: Value| json!({ "type": "array", "items": items, "minItems": 1, "uniqueItems": true });

@@ -7,8 +7,9 @@ use isa::npu::registers::state;
 use npu_model::{BusFault, Content, Cores, LocalPorts, Memory, NpuConfig, Stuck};
 use runtime::emit::R_ARENA;
 use runtime::program::{COMPLETION_LOG2, Places, RING_LOG2, completion_offset, result_offset, ring_offset};
-use runtime::{Caps, Emitter, Model, Plan, Program, Sink, Step};
+use runtime::{Caps, Emitter, Model, Plan, Program, Sink, Step, draw};
 use sim_kernel::{Bytes, Hertz, Stream};
+use soc_model::soc::Draw;
 
 const IMAGE: u64 = 0x8000_0000;
 const ARENA: u64 = 0x10_0000_0000;
@@ -77,6 +78,24 @@ pub struct Shape {
     pub positions: u64,
     /// Seed of the order in which engines take turns.
     pub order: u64,
+    /// Bits of an element of the cache.
+    pub kv_bits: u64,
+}
+
+impl Shape {
+    /// Room for everything resident, a chunk of 8, 64 positions.
+    pub const fn usual(cores: u32) -> Self {
+        Self {
+            cores,
+            scratchpad: 1 << 20,
+            accumulator: 8 << 10,
+            channels: 2,
+            chunk: 8,
+            positions: 64,
+            order: 1,
+            kv_bits: 16,
+        }
+    }
 }
 
 /// The cluster, its memory and the program on it.
@@ -93,6 +112,7 @@ pub struct Machine {
     pub spilled: bool,
     /// What interrupts the next pass.
     pub interruption: Option<Interruption>,
+    candidates: u64,
 }
 
 /// Someone else who wants the cores.
@@ -169,6 +189,7 @@ impl Machine {
             bulk: (BULK, bulk),
             positions: shape.positions,
             chunk: shape.chunk,
+            kv_bits: shape.kv_bits,
         };
         let bulk = vec![0xFF; usize::try_from(bulk).expect("small")];
         let save = vec![0; shape.cores as usize * usize::try_from(SAVE_STRIDE).expect("small")];
@@ -188,6 +209,7 @@ impl Machine {
             position: 0,
             spilled: false,
             interruption: None,
+            candidates: 0,
         };
         machine.start();
         machine
@@ -313,7 +335,8 @@ impl Machine {
 
     /// One pass over `tokens`; samples from the last row if `sample`.
     pub fn pass(&mut self, tokens: &[usize], sample: bool) -> Option<Sampled> {
-        let step = Step { start: self.position, rows: tokens.len() as u64, sample };
+        let step =
+            Step { start: self.position, rows: tokens.len() as u64, sample, candidates: self.candidates };
         let list = |row: u64| tokens[usize::try_from(row).expect("small")] as u64;
         let tops = self.program.prepare(&step, &mut { list }, &mut self.memory).expect("lists that fit");
         self.spilled |= step.rows > 1 && !self.plans().1.resident;
@@ -345,9 +368,25 @@ impl Machine {
         sample.then(|| self.sampled())
     }
 
+    /// How the tokens that follow are chosen.
+    pub fn draw(&mut self, d: &Draw) {
+        self.candidates = d.candidates.into();
+        let row = draw::parameters(d.temperature.into(), d.top_p.into(), d.candidates.into(), d.seed);
+        self.memory.put(draw::parameters_offset() / 32, &row);
+    }
+
+    /// A pass at a position that the next pass takes again.
+    pub fn again(&mut self, tokens: &[usize]) -> Option<Sampled> {
+        let sampled = self.pass(tokens, true);
+        self.position -= tokens.len() as u64;
+        sampled
+    }
+
     fn sampled(&mut self) -> Sampled {
         let mut best = (0, f32::NEG_INFINITY);
-        for core in 0..self.cores.cores.len() as u64 {
+        // Core 0 draws from everyone's candidates.
+        let choosing = if self.candidates > 0 { 1 } else { self.cores.cores.len() as u64 };
+        for core in 0..choosing {
             let mut record = [0; 8];
             self.memory.read(ARENA + result_offset(core), &mut record).expect("in the arena");
             let (index, value) = record.split_at(4);

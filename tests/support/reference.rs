@@ -6,7 +6,7 @@
 use half::f16;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use traces::image::{Coded, Tensor, TensorSource, inverse_frequencies};
-use traces::workload::{ModelSpec, QuantScheme, RopeLayout, WeightQuant};
+use traces::workload::{ModelSpec, QuantScheme, RopeLayout, TensorFormat, WeightQuant};
 
 /// Rounds to fp16 and back.
 fn r16(x: f32) -> f32 {
@@ -213,6 +213,8 @@ pub struct Reference {
     head: Matrix,
     layers: Vec<Layer>,
     frequencies: Vec<f32>,
+    /// How the cache stores keys and values.
+    kv: TensorFormat,
 }
 
 impl Reference {
@@ -253,6 +255,7 @@ impl Reference {
             layers,
             frequencies: inverse_frequencies(spec),
             spec: spec.clone(),
+            kv: scheme.kv,
         }
     }
 
@@ -262,8 +265,8 @@ impl Reference {
         for layer in &mut self.layers {
             let input = norm(&self.spec, x.view(), &layer.attn_norm);
             let [q, k, v] = project(&self.spec, layer, &input, &self.frequencies);
-            layer.cache[0].push(k);
-            layer.cache[1].push(v);
+            layer.cache[0].push(stored(&self.spec, self.kv, k));
+            layer.cache[1].push(stored(&self.spec, self.kv, v));
             let attended = attend(&self.spec, layer, &q, block);
             x = layer.output.multiply(&attended) + x;
             let input = norm(&self.spec, x.view(), &layer.ffn_norm);
@@ -314,6 +317,22 @@ fn project(spec: &ModelSpec, layer: &Layer, input: &Array1<f32>, frequencies: &[
         }
     }
     parts
+}
+
+/// Keys or values of a position as they come back from the cache: a scale for 16 elements of a head.
+fn stored(spec: &ModelSpec, format: TensorFormat, mut row: Array1<f32>) -> Array1<f32> {
+    let most = match format {
+        TensorFormat::Int8 => 127.0,
+        TensorFormat::Int4 => 7.0,
+        _ => return row,
+    };
+    for mut head in row.exact_chunks_mut(spec.head_dim as usize) {
+        for mut group in head.axis_chunks_iter_mut(Axis(0), 16) {
+            let (codes, scale) = integers(group.view(), most, true);
+            group.assign(&codes.mapv(|q| r16(q * scale)));
+        }
+    }
+    row
 }
 
 /// Attention of the last position over the cache, as a running softmax over blocks of keys.

@@ -8,7 +8,9 @@ use runtime::program::Places;
 use runtime::{Caps, Model, Plan, Program, Sink};
 use sim_kernel::{Bytes, Hertz};
 use soc_model::config::{SocConfig, resolve};
-use soc_model::soc::{BuildError, FirmwareImage, Job, ModelImage, RunResult, SocBuilder, SocFault, Turn};
+use soc_model::soc::{
+    BuildError, Draw, FirmwareImage, Job, ModelImage, RunResult, SocBuilder, SocFault, Turn,
+};
 use traces::image::{ImageLayout, build_image, random_tensors};
 use traces::workload::{Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling};
 
@@ -34,6 +36,8 @@ pub struct Case {
     pub context: u64,
     /// Most rows of a prefill chunk.
     pub chunk: u32,
+    /// How tokens are chosen.
+    pub draw: Draw,
 }
 
 /// What the engines do with data.
@@ -92,7 +96,16 @@ impl Case {
     pub fn new<S: AsRef<str>>(sets: &[S], quant: &str) -> Self {
         let spec = small_model();
         let quant = QuantScheme::named(quant).expect("a scheme");
-        Self { soc: tiny(sets), prompt: prompt(&spec, 21), spec, quant, decode: 6, context: 0, chunk: 8 }
+        Self {
+            soc: tiny(sets),
+            prompt: prompt(&spec, 21),
+            spec,
+            quant,
+            decode: 6,
+            context: 0,
+            chunk: 8,
+            draw: Draw::default(),
+        }
     }
 
     /// The chip with everything loaded.
@@ -121,10 +134,12 @@ impl Case {
                     prompt: self.prompt.clone(),
                     decode: self.decode,
                     context: self.context,
+                    draw: self.draw,
                     ..Turn::default()
                 },
                 positions,
                 chunk: self.chunk,
+                kv_bits: u32::try_from(self.quant.kv.bits()).expect("small"),
                 ids,
                 seed: SEED,
             },
@@ -165,6 +180,7 @@ impl Case {
             bulk: (1 << 31, 1 << 30),
             positions: self.positions(),
             chunk: self.chunk.into(),
+            kv_bits: self.quant.kv.bits(),
         };
         let program = Program::new(caps, model, places, &mut Nowhere).expect("a plan that fits");
         let chunk = usize::try_from(program.chunk_rows()).expect("small");

@@ -35,6 +35,8 @@ pub struct Tree {
     pub chunk: Option<u64>,
     /// Most positions.
     pub positions: Option<u64>,
+    /// Bits of an element of the cache of keys and values.
+    pub kv_bits: Option<u64>,
 }
 
 /// A node while it is open.
@@ -121,6 +123,7 @@ impl Tree {
             boot::PROP_BULK => self.bulk = pair,
             boot::PROP_CHUNK => self.chunk = number,
             boot::PROP_POSITIONS => self.positions = number,
+            boot::PROP_KV_BITS => self.kv_bits = number,
             _ => {}
         }
     }

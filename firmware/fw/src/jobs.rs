@@ -2,7 +2,7 @@
 
 use isa::memory_map::{error, mailbox};
 use runtime::program::Places;
-use runtime::{Model, Program, Step};
+use runtime::{Model, Program, Sink, Step, draw};
 
 use crate::console::line;
 use crate::failure::give_up;
@@ -57,6 +57,7 @@ impl Server<'_> {
             return;
         }
         JOBS.store(mailbox::PHASE, 1);
+        let candidates = self.candidates();
         let mut done = 0;
         while done < prompt {
             let rows = self.program.next_rows(prompt - done).min(chunk);
@@ -64,13 +65,13 @@ impl Server<'_> {
                 *token = JOBS.load(mailbox::TOKEN_IN) as u32;
             }
             let sample = done + rows == prompt && decode > 0;
-            self.step(&Step { start: context + done, rows, sample }, tokens);
+            self.step(&Step { start: context + done, rows, sample, candidates }, tokens);
             done += rows;
         }
         if decode == 0 {
             return;
         }
-        self.token();
+        self.token(candidates);
         JOBS.store(mailbox::PHASE, 2);
         let mut made = 1;
         while made < decode {
@@ -80,8 +81,9 @@ impl Server<'_> {
                 break;
             }
             tokens[0] = next as u32;
-            self.step(&Step { start: context + prompt + made - 1, rows: 1, sample: true }, tokens);
-            self.token();
+            let start = context + prompt + made - 1;
+            self.step(&Step { start, rows: 1, sample: true, candidates }, tokens);
+            self.token(candidates);
             made += 1;
         }
         line!("job: context {context}, prompt {prompt}, {made} tokens");
@@ -99,7 +101,24 @@ impl Server<'_> {
         self.cluster.pass(&top, self.arena);
     }
 
-    fn token(&self) {
-        JOBS.store(mailbox::TOKEN_OUT, self.cluster.pick(self.model, self.arena));
+    /// How many candidates the job's tokens are drawn from; leaves the other parameters for the NPU.
+    fn candidates(&mut self) -> u64 {
+        let candidates = JOBS.load(mailbox::CANDIDATES).min(draw::MOST);
+        if candidates > 0 {
+            self.cluster.check_draw();
+            let (temperature, top_p) = (JOBS.load(mailbox::TEMPERATURE), JOBS.load(mailbox::TOP_P));
+            let row = draw::parameters(temperature, top_p, candidates, JOBS.load(mailbox::SEED));
+            self.arena.put(draw::parameters_offset() / 32, &row);
+        }
+        candidates
+    }
+
+    fn token(&self, candidates: u64) {
+        let token = if candidates > 0 {
+            Cluster::drawn(self.arena)
+        } else {
+            self.cluster.pick(self.model, self.arena)
+        };
+        JOBS.store(mailbox::TOKEN_OUT, token);
     }
 }

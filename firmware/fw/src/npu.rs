@@ -109,6 +109,15 @@ impl Cluster {
         }
     }
 
+    /// Gives up unless the vector engines can draw.
+    pub fn check_draw(&self) {
+        for f in [VecFn::Topk, VecFn::Sample] {
+            if !self.caps.has_function(f) {
+                refuse(format_args!("no vector function {}, which drawing tokens needs", f.name()));
+            }
+        }
+    }
+
     /// Resets the queues, points them at the arena and presets the semaphores.
     pub fn start(&mut self, program: &Program, arena: &mut Shared, base: u64, bytes: u64) {
         // All are reset before any runs: cores post to each other.
@@ -176,6 +185,11 @@ impl Cluster {
             }
         }
         u64::from(best.index())
+    }
+
+    /// The token that core 0 drew.
+    pub fn drawn(arena: &Shared) -> u64 {
+        arena.word(result_offset(0)) & 0xFFFF_FFFF
     }
 
     fn report(&self, faulted: u32) -> ! {

@@ -125,8 +125,13 @@ fn work(tree: &Tree) -> (Model, Places) {
         model.h.ffn,
         model.h.vocab
     );
+    let kv_bits = tree.kv_bits.unwrap_or(isa::cache::PLAIN_BITS);
+    if !matches!(kv_bits, 4 | 8 | isa::cache::PLAIN_BITS) {
+        line!("chosen: keys and values of {kv_bits} bits: this firmware stores 16, 8 or 4");
+        give_up(error::NOT_COMPUTED)
+    }
     let chunk = chunk.clamp(1, jobs::MOST_ROWS as u64);
-    (model, Places { image, arena, bulk, positions, chunk })
+    (model, Places { image, arena, bulk, positions, chunk, kv_bits })
 }
 
 /// Says which memory is too small, then gives up.
@@ -144,7 +149,9 @@ pub fn does_not_fit(why: Unfit, caps: &Caps, model: &Model, places: &Places) -> 
             line!("does not fit: the command lists need more than the arena's {} bytes", places.arena.1)
         }
         Unfit::Bulk => {
-            let cache = model.h.layers * model.h.kv_heads * 4 * places.positions * model.h.head_dim;
+            let h = &model.h;
+            let layer = runtime::cache::layer_bytes(h.kv_heads, h.head_dim, places.positions, places.kv_bits);
+            let cache = layer * h.layers;
             line!("does not fit: bulk memory {} bytes, the cache alone takes {cache}", places.bulk.1);
         }
     }

@@ -6,8 +6,9 @@
 
 use isa::npu::{Command, Dma, Format, Gemm, Position, VecFn, VecOp};
 
+use crate::cache::{self, Rows};
 use crate::dense::rotation_waits;
-use crate::emit::{Emitter, R_KV, Sem, Sink};
+use crate::emit::{Emitter, Sem, Sink};
 use crate::norm::{everyone, granule, linear};
 use crate::plan::share;
 use crate::program::Context;
@@ -39,7 +40,8 @@ pub fn same_shape(cx: &Context, before: u64, now: u64) -> bool {
 pub fn most_words(cx: &Context, positions: u64) -> u64 {
     let (g, tiles) = tiles(cx);
     let blocks = positions.div_ceil(cx.plan.block);
-    12 + 4 * g + g * tiles * (blocks * 7 + 2)
+    let extra = 2 * (cache::words(cx) - 1);
+    12 + extra + 4 * g + g * tiles * (blocks * (7 + extra) + 2)
 }
 
 /// Head tiles and row tiles.
@@ -49,11 +51,6 @@ fn tiles(cx: &Context) -> (u64, u64) {
     } else {
         (cx.model.group(), cx.plan.rows.div_ceil(cx.plan.att_rows))
     }
-}
-
-fn cache(cx: &Context, head: u64, value: bool, position: u64) -> u64 {
-    let row = cx.model.h.head_dim * 2;
-    ((head * 2 + u64::from(value)) * cx.positions + position) * row
 }
 
 /// Norms queries and keys, rotates them, appends K and V to the cache.
@@ -108,23 +105,11 @@ fn prologue<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head) {
         Command::vec(func, rope, Some(Position { q0: h.start, ..Position::default() })),
     );
     for value in [false, true] {
-        let store = Dma {
-            n0: hd * 2 / 16 - 1,
-            n1: p.rows - 1,
-            mst1: hd * 2 / 16,
-            sst1: granule(cols * 2),
-            ..linear(
-                1,
-                cx.caps.out_channel(),
-                R_KV,
-                cache(cx, h.head, value, h.start),
-                at + (g + u64::from(value)) * hd * 2,
-                16,
-            )
-        };
+        let rows = Rows { head: h.head, value, position: h.start, count: p.rows };
+        let store = cache::store(cx, &rows, at + (g + u64::from(value)) * hd * 2, cols * 2);
         let (acquire, post): (&[Sem], &[Sem]) =
             if value { (&[], &[(sem::APPENDED, 1)]) } else { (&[(sem::ROTATED, 1)], &[]) };
-        e.push(acquire, post, cx.tag, Command::dma(store));
+        e.push(acquire, post, cx.tag, store);
     }
 }
 
@@ -156,7 +141,7 @@ pub fn head<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head, only_changed: b
                 opens: t == 0 && b == 0,
             };
             if only_changed && !job.last {
-                skip_block(e, &job);
+                e.skip(block_words(cx));
             } else {
                 block(e, cx, &job);
             }
@@ -182,10 +167,8 @@ struct Block<'a> {
 }
 
 /// Words of a block's commands: two loads, scores, softmax step with extension, values.
-const BLOCK_WORDS: u64 = 6;
-
-fn skip_block<S: Sink>(e: &mut Emitter<S>, _j: &Block) {
-    e.skip(BLOCK_WORDS);
+fn block_words(cx: &Context) -> u64 {
+    4 + 2 * cache::words(cx)
 }
 
 /// Offset in SPM and row stride of a tile's queries (and, in place, of its outputs).
@@ -205,11 +188,10 @@ fn block<S: Sink>(e: &mut Emitter<S>, cx: &Context, j: &Block) {
     let (b, row) = (j.buffer, hd * 2);
     let kv = p.kv[b as usize];
     let values = kv + p.block * row;
-    let ch = cx.caps.misc_channel();
-    let load = |value: bool, at: u64| linear(0, ch, R_KV, cache(cx, j.h.head, value, j.k0), at, j.keys * row);
+    let rows = |value| Rows { head: j.h.head, value, position: j.k0, count: j.keys };
     let opens = if j.opens { (sem::APPENDED, 1) } else { (0, 0) };
-    e.push(&[(sem::kv_free(b), 1), opens], &[], cx.tag, Command::dma(load(false, kv)));
-    e.push(&[], &[(sem::kv_full(b), 1)], cx.tag, Command::dma(load(true, values)));
+    e.push(&[(sem::kv_free(b), 1), opens], &[], cx.tag, cache::load(cx, &rows(false), kv));
+    e.push(&[], &[(sem::kv_full(b), 1)], cx.tag, cache::load(cx, &rows(true), values));
     let (a, ast) = query(cx, j.h, j.q, j.r);
     let scores = Gemm {
         a: granule(a),

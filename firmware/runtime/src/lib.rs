@@ -9,8 +9,10 @@
 #![no_std]
 
 pub mod attention;
+pub mod cache;
 pub mod caps;
 pub mod dense;
+pub mod draw;
 pub mod emit;
 pub mod head;
 pub mod layer;

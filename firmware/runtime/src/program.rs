@@ -5,7 +5,9 @@ use isa::npu::{Command, Ctrl, CtrlOp, MAX_CORES};
 use isa::tags::OpKind;
 
 use crate::attention::{self, Head};
+use crate::cache;
 use crate::caps::Caps;
+use crate::draw;
 use crate::emit::{Emitter, R_ARENA, R_BULK, R_IMAGE, R_KV, R_LAYER, Sink};
 use crate::head::{self, Pieces};
 use crate::layer::layer;
@@ -27,6 +29,8 @@ pub struct Places {
     pub positions: u64,
     /// Most rows of a prefill chunk.
     pub chunk: u64,
+    /// Bits of an element of the cache: 16, 8 or 4.
+    pub kv_bits: u64,
 }
 
 /// What a list is written for.
@@ -44,6 +48,8 @@ pub struct Context<'a> {
     pub tag: u64,
     /// Most positions of the KV cache.
     pub positions: u64,
+    /// Bits of an element of the KV cache.
+    pub kv_bits: u64,
     /// Offset in bulk memory of the spilled residual stream.
     pub x_offset: u64,
     /// Offset in bulk memory of the spilled hidden layer.
@@ -97,6 +103,8 @@ struct Shape {
     start: Option<u64>,
     /// Whether the top lists sample.
     sample: bool,
+    /// Whether they draw.
+    draw: bool,
 }
 
 /// One pass over the model: prefill chunk or decode step.
@@ -108,6 +116,16 @@ pub struct Step {
     pub rows: u64,
     /// Whether a token is wanted from the last row.
     pub sample: bool,
+    /// Candidates it is drawn from, at most [`draw::MOST`]; 0 is the likeliest token without a draw.
+    pub candidates: u64,
+}
+
+impl Step {
+    /// Whether a token is drawn.
+    #[must_use]
+    pub const fn draws(&self) -> bool {
+        self.sample && self.candidates > 0
+    }
 }
 
 /// What does not change from shape to shape.
@@ -174,7 +192,7 @@ impl Program {
                 None => rows = if rows > 16 { rows.div_ceil(32) * 16 } else { rows / 2 },
             }
         };
-        let kv_layer = h.kv_heads * 2 * places.positions * h.head_dim * 2;
+        let kv_layer = cache::layer_bytes(h.kv_heads, h.head_dim, places.positions, places.kv_bits);
         let x_offset = (kv_layer * h.layers).div_ceil(4096) * 4096;
         let spill = prefill.bulk_bytes(&model).max(decode.bulk_bytes(&model));
         let logits_offset = x_offset + spill.div_ceil(4096) * 4096;
@@ -251,10 +269,10 @@ impl Program {
             base.write_shape(shape, self.free, sink)?;
         }
         for core in 0..base.caps.cores {
-            base.prepare_core(shape, core, step, tokens, sink);
+            base.prepare_core(shape, core, step, tokens, sink)?;
         }
         shape.start = Some(step.start);
-        shape.sample = step.sample;
+        (shape.sample, shape.draw) = (step.sample, step.draws());
         Ok(shape.top.map(|entry| entry * 32))
     }
 }
@@ -268,6 +286,7 @@ impl Base {
             core,
             tag: 0,
             positions: self.places.positions,
+            kv_bits: self.places.kv_bits,
             x_offset: self.x_offset,
             h_offset: self.x_offset + shape.plan.rows * self.model.h.hidden * 4,
             h8_offset: self.x_offset + shape.plan.rows * (self.model.h.hidden * 4 + self.model.h.ffn * 2),
@@ -279,7 +298,7 @@ impl Base {
 
     /// Writes the lists that do not depend on position: layer and head of every core, and room for the rest.
     fn write_shape<S: Sink>(&self, shape: &mut Shape, mut at: u64, sink: &mut S) -> Result<u64, Unfit> {
-        let limit = self.places.arena.1 / 32;
+        let limit = self.draw_list(0);
         for core in 0..self.caps.cores {
             let i = core as usize;
             let (from, to) = share(self.model.h.kv_heads, core, self.caps.cores);
@@ -305,6 +324,11 @@ impl Base {
         Ok(at)
     }
 
+    /// Arena entry of a core's list that draws: at the arena's end.
+    const fn draw_list(&self, core: u64) -> u64 {
+        (self.places.arena.1 / 32).saturating_sub((MAX_CORES as u64 - core) * draw::ENTRIES)
+    }
+
     fn prepare_core<S: Sink>(
         &self,
         shape: &mut Shape,
@@ -312,7 +336,7 @@ impl Base {
         step: &Step,
         tokens: &mut dyn FnMut(u64) -> u64,
         sink: &mut S,
-    ) {
+    ) -> Result<(), Unfit> {
         let i = core as usize;
         let cx = self.context(shape, core);
         let patch = shape.start.filter(|_| step.rows == 1);
@@ -327,15 +351,23 @@ impl Base {
             let mut e = Emitter::new(sink, 0);
             head::patch(&mut e, &cx.tagged(OpKind::Head), &shape.pieces[i], step.start + step.rows);
         }
+        if step.draws() {
+            let mut e = Emitter::new(sink, self.draw_list(core));
+            let position = step.start + step.rows;
+            draw::draw(&mut e, &cx.tagged(OpKind::Head), position, step.candidates)
+                .ok_or(Unfit::Scratchpad)?;
+        }
         // A one-row chunk inside a prompt leaves top lists that do not sample.
-        if patch.is_some() && shape.sample == step.sample && cx.plan.resident {
+        let same = (shape.sample, shape.draw) == (step.sample, step.draws());
+        if patch.is_some() && same && cx.plan.resident {
             let (p, ch) = (cx.plan, self.caps.misc_channel());
             let row = linear(0, ch, R_IMAGE, embedding_row(&cx, tokens(0)), p.a, self.model.h.hidden * 2);
             let mut e = Emitter::new(sink, shape.embed[i]);
             e.push(&[], &[(sem::row_full(0), 1)], OpKind::Embed.code(), Command::dma(row));
-            return;
+            return Ok(());
         }
         shape.embed[i] = self.write_top(&cx, shape, step, tokens, sink);
+        Ok(())
     }
 
     /// Writes a core's top list; returns the entry of its embedding command.
@@ -364,6 +396,9 @@ impl Base {
         }
         if step.sample {
             e.call(R_ARENA, shape.head[i] * 32);
+            if step.draws() {
+                e.call(R_ARENA, self.draw_list(cx.core) * 32);
+            }
             e.fence();
         } else {
             e.sync_in_order(&[(sem::X_ALL, self.caps.cores)], &[]);

@@ -109,6 +109,11 @@ pub const fn chunk_free(i: u64) -> u64 {
 /// Cluster: the spilled hidden layer is quantised.
 pub const H8_ALL: u64 = 56;
 
+/// Cluster: a core's weight slots are idle, candidates may come (draws only).
+pub const DRAW_READY: u64 = 62;
+/// Cluster: a core's candidates are with core 0 (draws only).
+pub const DRAW_GATHERED: u64 = 63;
+
 /// Semaphores that start at other than zero.
 pub const INITIAL: &[(u64, u64)] = &[
     (slot_free(0), 1),

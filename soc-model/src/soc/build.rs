@@ -97,6 +97,8 @@ pub struct Job {
     pub positions: u64,
     /// Most rows of a prefill chunk.
     pub chunk: u32,
+    /// Bits of an element of the cache of keys and values: 16, 8 or 4.
+    pub kv_bits: u32,
     /// Ids a shape-only run must produce, by position; the rest are drawn.
     pub ids: Vec<(u64, u32)>,
     /// Seed of every random stream.
@@ -111,6 +113,7 @@ pub(super) struct Layout {
     pub(super) bulk: (u64, u64),
     pub(super) chunk: u32,
     pub(super) positions: u32,
+    pub(super) kv_bits: u32,
 }
 
 /// Builds chips.
@@ -226,6 +229,7 @@ impl SocBuilder {
             arena: (map::DRAM_BASE + ARENA_OFFSET, ARENA_BYTES),
             bulk: (map::DRAM_BASE + bulk, end - bulk),
             chunk: self.job.chunk,
+            kv_bits: self.job.kv_bits,
             positions: u32::try_from(self.job.positions.div_ceil(16) * 16)
                 .map_err(|_| config_error("--context", "too long"))?,
         })

@@ -21,6 +21,7 @@ pub(super) fn blob(cfg: &SocConfig, layout: &Layout, harts: usize) -> Result<Vec
     f.property_array_u64(boot::PROP_BULK, &[layout.bulk.0, layout.bulk.1])?;
     f.property_u32(boot::PROP_CHUNK, layout.chunk)?;
     f.property_u32(boot::PROP_POSITIONS, layout.positions)?;
+    f.property_u32(boot::PROP_KV_BITS, layout.kv_bits)?;
     f.end_node(chosen)?;
     let cpus = f.begin_node("cpus")?;
     f.property_u32("#address-cells", 1)?;

@@ -6,6 +6,19 @@
 use isa::memory_map::mailbox as reg;
 use sim_kernel::Time;
 
+/// How tokens are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Draw {
+    /// Candidates, 1 to 1024; 0 is the likeliest token without a draw.
+    pub candidates: u32,
+    /// fp32 bits of the temperature, above 0.
+    pub temperature: u32,
+    /// fp32 bits of the part of the probability that stays, 1 for all.
+    pub top_p: u32,
+    /// Seed.
+    pub seed: u64,
+}
+
 /// What the outside world asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
@@ -19,6 +32,8 @@ pub struct Turn {
     pub forced: Vec<u32>,
     /// Tokens after which no more are wanted.
     pub stop: Vec<u32>,
+    /// How tokens are chosen.
+    pub draw: Draw,
 }
 
 /// Mailbox state.
@@ -97,6 +112,10 @@ impl Mailbox {
                 u64::from(token)
             }
             reg::NEXT => self.next,
+            reg::CANDIDATES => self.turn.draw.candidates.into(),
+            reg::TEMPERATURE => self.turn.draw.temperature.into(),
+            reg::TOP_P => self.turn.draw.top_p.into(),
+            reg::SEED => self.turn.draw.seed,
             _ => return None,
         })
     }

@@ -27,7 +27,7 @@ pub use crate::fabric::MemoryTiming;
 pub use account::{Account, EngineCycles, OpResult, Phases, RunResult, peak_macs_per_s};
 pub use build::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder};
 use chip::{Event, World};
-pub use mailbox::Turn;
+pub use mailbox::{Draw, Turn};
 use observe::Observer;
 use symbols::Symbols;
 pub use traffic::TrafficResult;

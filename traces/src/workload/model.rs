@@ -160,12 +160,6 @@ impl ModelSpec {
         self.layers as u64 * self.block_params() + self.hidden as u64 + tables * self.embedding_params()
     }
 
-    /// Keys and values appended per token, in elements over all layers.
-    #[must_use]
-    pub const fn kv_elements_per_token(&self) -> u64 {
-        2 * self.layers as u64 * self.kv_width()
-    }
-
     /// Checks that every dimension is one a transformer can have; `place` names the file in messages.
     ///
     /// # Errors

@@ -249,10 +249,11 @@ impl QuantScheme {
         (model.layers as u64 * (attention + feed_forward) + head).div_ceil(8)
     }
 
-    /// Bytes of keys and values appended per token over all layers.
+    /// Bytes of keys and values appended per token over all layers, scales included.
     #[must_use]
     pub const fn kv_bytes_per_token(&self, model: &ModelSpec) -> u64 {
-        (model.kv_elements_per_token() * self.kv.bits()).div_ceil(8)
+        let row = isa::cache::row_bytes(model.head_dim as u64, self.kv.bits());
+        model.layers as u64 * 2 * model.kv_heads as u64 * row
     }
 }
 

@@ -94,7 +94,7 @@ fn machine() -> Blob {
     b = b.begin("chosen");
     b = b.cells("presil,image", &[0x1, 0x9000_0000]).cells("presil,arena", &[0, 0x8100_0000, 0, 0x0200_0000]);
     b = b.cells("presil,bulk", &[0, 0xA000_0000, 2, 0]).cells("presil,prefill-chunk", &[128]);
-    b = b.cells("presil,positions", &[4096]).end();
+    b = b.cells("presil,positions", &[4096]).cells("presil,kv-bits", &[8]).end();
     b = b.begin("cpus").cells("#address-cells", &[1]).cells("#size-cells", &[0]);
     b = b.cells("timebase-frequency", &[10_000_000]);
     for id in [0, 1, 3] {
@@ -123,6 +123,7 @@ fn a_whole_machine() {
         bulk: Some((0xA000_0000, 0x2_0000_0000)),
         chunk: Some(128),
         positions: Some(4096),
+        kv_bits: Some(8),
     };
     assert_eq!(Tree::read(&blob), Ok(expected));
     assert_eq!(MAX_HARTS, 16, "hart 16 above is the first beyond");
