@@ -67,6 +67,10 @@ pub mod mailbox {
     /// RO: the token the answer goes on with, read before each step but the first: the one last written to TOKEN_OUT
     /// unless the other side wants another in its place, or [`STOP`] where it wants no more.
     pub const NEXT: u64 = 0x58;
+    /// WO: values of an encoder's result, fp32; written once before READY, by firmware that runs an encoder.
+    pub const EMBEDDING_WIDTH: u64 = 0xE0;
+    /// WO: address of an encoder's result, which is complete; written once a job.
+    pub const EMBEDDING: u64 = 0xE8;
     /// What NEXT reads where the answer is to end.
     pub const STOP: u64 = u64::MAX;
 }

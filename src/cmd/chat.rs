@@ -121,6 +121,12 @@ impl Args {
             )));
         }
         let file = ModelFile::open(&self.model)?;
+        if file.spec().extras.encoder.is_some() {
+            let name = &file.spec().name;
+            return Err(CliError::input(format!(
+                "--model: `{name}` is an encoder and says nothing\n  help: presil run --prompt TEXT"
+            )));
+        }
         let quant = match (file.scheme(), &self.quant) {
             (Some(_), Some(_)) => {
                 return Err(CliError::input("--quant: a GGUF file decides how its weights are stored"));

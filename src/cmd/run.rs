@@ -29,7 +29,7 @@ const DEFAULT_COMPUTED: &str = "fp16";
     after_help = "Example: presil run --soc xring-o1 --model qwen2.5-1.5b --prefill 64 --decode 8 --set \
                         npu.cores=4 --json\n         presil run --model FILE.gguf --prompt \"The capital of \
                         France is\" --decode 16\n         presil run --model FILE.gguf --prompt \"2 + 2 =\" --logits-of \
-                        216,36 --json"
+                        216,36 --json\n         presil run --model FOLDER-OF-AN-ENCODER --prompt \"A small brown dog\" --json"
 )]
 pub struct Args {
     /// SoC preset or TOML file
@@ -41,7 +41,7 @@ pub struct Args {
     /// Quantisation scheme; a GGUF file has its own [default: w4a16-g128, fp16 where a folder's weights compute]
     #[arg(long, value_name = "SCHEME")]
     quant: Option<String>,
-    /// Text the model is to go on with; needs files with weights and a tokenizer
+    /// Text the model is to go on with, or an encoder to make a vector of; needs files with weights and a tokenizer
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["prefill", "context"])]
     prompt: Option<String>,
     /// Score these token ids instead of making tokens: their log-probabilities and the perplexity. Ids with commas, or
@@ -168,7 +168,9 @@ impl Args {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let request = args.request()?;
     let outcome = match &request.text {
-        Some(job) if !args.json && job.forced.is_empty() => speak(&request, job, args.trace.as_deref(), out)?,
+        Some(job) if !args.json && job.forced.is_empty() && request.decode_tokens > 0 => {
+            speak(&request, job, args.trace.as_deref(), out)?
+        }
         _ => {
             let bar = progress_bar(u64::from(request.decode_tokens));
             let told = &mut |tokens: &[(u32, Time)]| bar.set_position(tokens.len() as u64);

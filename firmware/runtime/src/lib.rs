@@ -12,6 +12,7 @@ pub mod attention;
 pub mod caps;
 pub mod dense;
 pub mod emit;
+pub mod encoder;
 pub mod head;
 pub mod layer;
 pub mod model;
