@@ -14,6 +14,7 @@ use traces::image::{Tensor, build_image, random_tensors};
 use traces::workload::{Encoder, Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, Window};
 
 /// A family's file: how it differs from Llama's.
+#[derive(Clone)]
 struct Case {
     architecture: &'static str,
     spec: ModelSpec,
@@ -212,9 +213,17 @@ fn what_the_firmware_does_not_compute_it_refuses() {
     let known = runtime::model::FLAGS;
     for case in all() {
         let (name, unknown) = (case.architecture, case.flags & !known);
-        let path = written(case);
+        let path = written(case.clone());
         let model = path.to_str().expect("UTF-8");
-        let ran = presil(&["run", "--soc", "tiny", "--model", model, "--prefill", "5", "--decode", "2"]);
+        let mut line = vec!["run", "--soc", "tiny", "--model", model, "--prefill", "5", "--json"];
+        let encoder = case.flags & image::FLAG_ENCODER != 0;
+        if encoder {
+            let refused = presil(&[&line[..], &["--decode", "2"]].concat());
+            assert!(refused.code == 3 && refused.err.contains("is an encoder"), "{}", refused.err);
+        } else {
+            line.extend(["--decode", "2"]);
+        }
+        let ran = presil(&line);
         if unknown == 0 {
             assert_eq!(ran.code, 0, "{name}: {}", ran.err);
         } else {
