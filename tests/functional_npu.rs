@@ -4,10 +4,14 @@
 mod support;
 
 use proptest::prelude::*;
+use support::encoder::Encoder;
 use support::machine::{Interruption, Machine, Sampled, Shape};
 use support::reference::Reference;
 use traces::image::{build_image, random_tensors};
-use traces::workload::{Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling, TensorFormat};
+use traces::workload::{
+    Encoder as EncoderKind, Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling,
+    TensorFormat,
+};
 
 /// Prompts and how many tokens follow each; the second turn finds the cache as the first left it.
 const TURNS: [(usize, usize); 2] = [(21, 12), (14, 5)];
@@ -196,6 +200,79 @@ fn the_order_of_engines_changes_nothing() {
             check(&model(), "w4a16-g128", &shape);
             check(&variants()[1], "fp16", &Shape { cores: 3, ..shape });
         }
+    }
+}
+
+/// Encoders: one like BERT in its proportions, one with grouped queries and a hidden layer that cores share unevenly.
+fn encoders() -> [ModelSpec; 2] {
+    let plain = ModelSpec {
+        name: "encoder".to_owned(),
+        family: Family::Bert,
+        kv_heads: 4,
+        vocab: 331,
+        qkv_bias: true,
+        tied_embedding: false,
+        norm_eps: f64::from(1e-12f32),
+        max_position: 160,
+        extras: Extras { encoder: Some(EncoderKind { token_types: 2 }), ..Extras::default() },
+        ..model()
+    };
+    let odd = ModelSpec {
+        name: "uneven".to_owned(),
+        hidden: 96,
+        heads: 6,
+        kv_heads: 3,
+        head_dim: 16,
+        ffn: 352,
+        ..plain.clone()
+    };
+    [plain, odd]
+}
+
+/// Encodes texts of several lengths and compares each vector; returns whether a plan stayed in the scratchpads.
+fn check_encoder(spec: &ModelSpec, quant: &str, shape: &Shape) -> bool {
+    let scheme = QuantScheme::named(quant).expect("scheme");
+    let seed = 11;
+    let (_, image) = build_image(spec, &scheme, &mut random_tensors(seed, spec)).expect("image");
+    let mut machine = Machine::new(shape, image);
+    let reference = Encoder::new(spec, &scheme, &mut random_tensors(seed, spec));
+    let most = usize::try_from(shape.chunk).expect("small");
+    for length in [1, 2, most, most - 11, 21, 21] {
+        let tokens: Vec<usize> = (0..length).map(|i| (i * 41 + length) % spec.vocab as usize).collect();
+        let (got, block) = machine.encode(&tokens);
+        let expected = reference.encode(&tokens, block);
+        let wrong = got.iter().zip(&expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        let worst = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+        let what = format!("{} {quant} {shape:?} {length}", spec.name);
+        assert_eq!(wrong, 0, "{what}: {wrong} of {} values differ by up to {worst}", got.len());
+        let length = got.iter().map(|v| v * v).sum::<f32>();
+        assert!((length - 1.0).abs() < 1e-4, "{length}");
+    }
+    !machine.spilled
+}
+
+#[test]
+fn an_encoder_s_vectors_on_any_number_of_cores() {
+    let mut resident = [0, 0];
+    for spec in encoders() {
+        for quant in ["fp16", "w8a8", "w4a16-g128"] {
+            for cores in [1, 2, 4, 8] {
+                for scratchpad in [512 << 10, 144 << 10] {
+                    let shape = Shape { chunk: 48, ..shape(cores, scratchpad) };
+                    resident[usize::from(check_encoder(&spec, quant, &shape))] += 1;
+                }
+            }
+        }
+    }
+    assert!(resident.iter().all(|n| *n > 0), "spilled and resident plans: {resident:?}");
+}
+
+#[test]
+fn an_encoder_s_attention_crosses_blocks_of_keys() {
+    // The accumulator holds 75 rows of 32 keys: two tiles of rows, five blocks of keys, no mask.
+    for cores in [1, 2] {
+        let shape = Shape { accumulator: 19_200, chunk: 150, positions: 160, ..shape(cores, 1 << 20) };
+        check_encoder(&encoders()[0], "fp16", &shape);
     }
 }
 

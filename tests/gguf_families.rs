@@ -5,6 +5,7 @@ mod common;
 mod gguf_writer;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::presil;
 use gguf_writer::{LLAMA, Meta, SEED, assemble, keys, parts, spec};
@@ -159,13 +160,19 @@ fn bert() -> Case {
     }
 }
 
+/// Files written by now.
+static WRITTEN: AtomicU32 = AtomicU32::new(0);
+
 /// Writes the file; returns its path.
 fn written(case: Case) -> std::path::PathBuf {
     let mut meta = keys(case.architecture, &case.spec);
     meta.extend(case.keys.into_iter().map(|(k, v)| (format!("{}.{k}", case.architecture), v)));
     let bytes = assemble(&case.spec, &meta, &parts(&case.spec, &case.whole, &case.layer), &[]);
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("family-{}.gguf", case.architecture));
-    std::fs::write(&path, bytes).expect("a temporary file");
+    // Tests at the same time write the same files: each appears whole.
+    let own = path.with_extension(WRITTEN.fetch_add(1, Ordering::Relaxed).to_string());
+    std::fs::write(&own, bytes).expect("a temporary file");
+    std::fs::rename(&own, &path).expect("the same folder");
     path
 }
 
@@ -212,9 +219,17 @@ fn what_the_firmware_does_not_compute_it_refuses() {
     let known = runtime::model::FLAGS;
     for case in all() {
         let (name, unknown) = (case.architecture, case.flags & !known);
+        let encoder = case.flags & image::FLAG_ENCODER != 0;
         let path = written(case);
         let model = path.to_str().expect("UTF-8");
-        let ran = presil(&["run", "--soc", "tiny", "--model", model, "--prefill", "5", "--decode", "2"]);
+        let mut line = vec!["run", "--soc", "tiny", "--model", model, "--prefill", "5", "--json"];
+        if encoder {
+            let refused = presil(&[&line[..], &["--decode", "2"]].concat());
+            assert!(refused.code == 3 && refused.err.contains("is an encoder"), "{}", refused.err);
+        } else {
+            line.extend(["--decode", "2"]);
+        }
+        let ran = presil(&line);
         if unknown == 0 {
             assert_eq!(ran.code, 0, "{name}: {}", ran.err);
         } else {

@@ -76,6 +76,10 @@ pub mod mailbox {
     pub const TOP_P: u64 = 0x70;
     /// RO: seed of the draws; a draw depends on it and on the position.
     pub const SEED: u64 = 0x78;
+    /// WO: values of an encoder's result, fp32; written once before READY, by firmware that runs an encoder.
+    pub const EMBEDDING_WIDTH: u64 = 0xE0;
+    /// WO: address of an encoder's result, which is complete; written once a job.
+    pub const EMBEDDING: u64 = 0xE8;
     /// What NEXT reads where the answer is to end.
     pub const STOP: u64 = u64::MAX;
 }

@@ -269,6 +269,9 @@ pub struct Output {
     /// Most tokens that were asked for: fewer were made where one of them ended the text.
     #[serde(default)]
     pub limit: u64,
+    /// What an encoder makes of the prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub embedding: Vec<f32>,
     /// What the model was scored on, where its tokens were given instead of chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<Score>,
@@ -298,7 +301,7 @@ pub struct RunFacts {
     pub firmware: FirmwareFacts,
     /// Boot.
     pub boot: Option<BootFacts>,
-    /// When each token's mailbox write was seen, in order.
+    /// When each token's mailbox write was seen, in order; of an encoder, that of its vector.
     pub token_times: Vec<Time>,
     /// End of the run.
     pub end: Time,
@@ -395,7 +398,8 @@ impl RunFacts {
             "tokens delivered == tokens asked for",
             "token_times",
             u128::try_from(self.token_times.len()).unwrap_or(u128::MAX),
-            u128::from(self.workload.decode_tokens),
+            // An encoder makes no tokens; its vector arrives once.
+            u128::from(self.workload.decode_tokens.max(1)),
         );
         let mut before = Time::ZERO;
         for (i, &at) in self.token_times.iter().enumerate() {

@@ -139,7 +139,11 @@ pub fn text(record: &RunRecord) -> String {
     if let Some(output) = &record.output {
         lines.push(String::new());
         lines.push("Output".to_owned());
-        lines.push(format!("  {}", output.text.escape_debug()));
+        if output.embedding.is_empty() {
+            lines.push(format!("  {}", output.text.escape_debug()));
+        } else {
+            lines.extend(embedding(&output.embedding));
+        }
         if let Some(score) = &output.score {
             lines.push(String::new());
             lines.push(format!("Scored on {} given tokens", output.tokens.len()));
@@ -157,6 +161,17 @@ pub fn text(record: &RunRecord) -> String {
     ));
     lines.push(format!("Digest {}", record.digest));
     lines.join("\n") + "\n"
+}
+
+/// Size and length of an encoder's vector, and how it begins.
+fn embedding(values: &[f32]) -> Vec<String> {
+    let length = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
+    let first: Vec<String> = values.iter().take(4).map(|v| format!("{v:.5}")).collect();
+    vec![
+        format!("  {:<32}{:>14}", "Embedding, values", values.len()),
+        format!("  {:<32}{length:>14.5}", "Embedding, length"),
+        format!("  {:<32}  {} ...", "Embedding, first values", first.join(" ")),
+    ]
 }
 
 fn title(record: &RunRecord) -> String {

@@ -127,6 +127,12 @@ impl Args {
             )));
         }
         let file = ModelFile::open(&self.model)?;
+        if file.spec().extras.encoder.is_some() {
+            let name = &file.spec().name;
+            return Err(CliError::input(format!(
+                "--model: `{name}` is an encoder and says nothing\n  help: presil run --prompt TEXT"
+            )));
+        }
         let mut quant = match file.scheme(self.quant.as_deref())? {
             Some(quant) => quant,
             None => QuantScheme::named("fp16")?,

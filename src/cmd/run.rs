@@ -31,7 +31,7 @@ const DEFAULT_COMPUTED: &str = "fp16";
                         npu.cores=4 --json\n         presil run --model FILE.gguf --prompt \"The capital of \
                         France is\" --decode 16\n         presil run --model FILE.gguf --prompt \"2 + 2 =\" --logits-of \
                         216,36 --json\n         presil run --model FILE.gguf --prompt \"Once upon a time\" --temperature 0.8 \
-                        --top-k 40 --top-p 0.95 --seed 7 --kv int8"
+                        --top-k 40 --top-p 0.95 --seed 7 --kv int8\n         presil run --model FOLDER-OF-AN-ENCODER --prompt \"A small brown dog\" --json"
 )]
 pub struct Args {
     /// SoC preset or TOML file
@@ -44,7 +44,7 @@ pub struct Args {
     /// [default: w4a16-g128, fp16 where a folder's weights compute, a GGUF file's own]
     #[arg(long, value_name = "SCHEME")]
     quant: Option<String>,
-    /// Text the model is to go on with; needs files with weights and a tokenizer
+    /// Text the model is to go on with, or an encoder to make a vector of; needs files with weights and a tokenizer
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["prefill", "context"])]
     prompt: Option<String>,
     /// Score these token ids instead of making tokens: their log-probabilities and the perplexity. Ids with commas, or
@@ -183,7 +183,9 @@ impl Args {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let request = args.request()?;
     let outcome = match &request.text {
-        Some(job) if !args.json && job.forced.is_empty() => speak(&request, job, args.trace.as_deref(), out)?,
+        Some(job) if !args.json && job.forced.is_empty() && request.decode_tokens > 0 => {
+            speak(&request, job, args.trace.as_deref(), out)?
+        }
         _ => {
             let bar = progress_bar(u64::from(request.decode_tokens));
             let told = &mut |tokens: &[(u32, Time)]| bar.set_position(tokens.len() as u64);

@@ -57,7 +57,7 @@ impl Conversation {
                 bytes: layout.bytes(),
                 stored: vec![(0, job.model.image(&layout, &request.quant)?)],
                 functional: true,
-                bulk_bytes: bulk_bytes(&request.model, &request.quant, positions.into()),
+                bulk_bytes: bulk_bytes(&request.model, &request.quant, positions.into(), PREFILL_CHUNK),
                 vocab: request.model.vocab.into(),
             },
             job: Job {

@@ -38,7 +38,11 @@ fn preemption(p: &npu_model::Preemptions) -> Option<reports::record::Preemption>
 /// The facts of a run.
 pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256: String) -> RunFacts {
     let since = |t: Time| t.saturating_sub(r.zero);
-    let first = r.tokens.first().map_or(r.end, |t| t.1);
+    let arrivals: Vec<Time> = match &r.embedding {
+        Some((at, _)) => vec![*at],
+        None => r.tokens.iter().map(|t| t.1).collect(),
+    };
+    let first = arrivals.first().copied().unwrap_or(r.end);
     let ops: Vec<OpFacts> = ops(q, r, first);
     RunFacts {
         soc: Named { name: q.soc.name.clone(), hash: q.soc.hash() },
@@ -62,7 +66,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
             doorbells: r.doorbells,
         },
         boot: Some(BootFacts { time: r.zero, energy: r.energy.boot.values().copied().sum() }),
-        token_times: r.tokens.iter().map(|t| since(t.1)).collect(),
+        token_times: arrivals.into_iter().map(since).collect(),
         end: since(r.end),
         energy: energy(r),
         work: MacClass::ALL
@@ -101,7 +105,7 @@ fn config(q: &RunRequest, layout: &ImageLayout) -> serde_json::Value {
     let mut config = serde_json::json!({
         "soc": q.soc,
         "image_bytes": layout.bytes(),
-        "prefill_chunk": super::PREFILL_CHUNK,
+        "prefill_chunk": super::chunk(q),
         "kv": q.quant.kv,
     });
     if q.sampling.candidates() > 0 {
@@ -294,10 +298,14 @@ fn model_macs(q: &RunRequest, made: u64, ops: &[OpFacts]) -> u64 {
     let m = &q.model;
     let of = |v: u32| u64::from(v);
     let (hidden, ffn, heads, hd) = (of(m.hidden), of(m.ffn), of(m.heads), of(m.head_dim));
-    let dense = hidden * (heads + 2 * of(m.kv_heads)) * hd + heads * hd * hidden + 3 * hidden * ffn;
-    let (rows, steps) = (of(q.prefill_tokens), made - 1);
+    let encoder = m.extras.encoder.is_some();
+    let ffn_matrices = if encoder { 2 } else { 3 };
+    let dense =
+        hidden * (heads + 2 * of(m.kv_heads)) * hd + heads * hd * hidden + ffn_matrices * hidden * ffn;
+    let (rows, steps) = (of(q.prefill_tokens), made.saturating_sub(1));
     let layers = of(m.layers);
-    let linear = (rows + steps) * dense * layers + (steps + 1) * hidden * of(m.vocab);
+    let head = if encoder { 0 } else { (steps + 1) * hidden * of(m.vocab) };
+    let linear = (rows + steps) * dense * layers + head;
     let start = of(q.context_tokens);
     let pairs = |from: u64, n: u64| (from + 1..=from + n).sum::<u64>();
     let per_pair = 2 * heads * hd * layers;

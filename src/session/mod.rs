@@ -43,7 +43,7 @@ pub struct RunRequest {
     pub quant: QuantScheme,
     /// Prompt tokens, at least 1.
     pub prefill_tokens: u32,
-    /// Tokens made, the one from prefill included, at least 1.
+    /// Tokens made, the one from prefill included, at least 1; 0 of an encoder.
     pub decode_tokens: u32,
     /// Tokens resident before the prompt.
     pub context_tokens: u32,
@@ -206,6 +206,7 @@ fn output(q: &RunRequest, job: &TextJob, r: &RunResult) -> Output {
         logprobs: r.logprobs.clone(),
         prompt_ids: job.prompt.clone(),
         limit: q.decode_tokens.into(),
+        embedding: r.embedding.iter().flat_map(|e| e.1.iter().copied()).collect(),
         score,
     }
 }
@@ -213,6 +214,11 @@ fn output(q: &RunRequest, job: &TextJob, r: &RunResult) -> Output {
 #[allow(clippy::cast_precision_loss, reason = "a run has far fewer tokens than 2^52")]
 fn perplexity(logprobs: &[f64]) -> f64 {
     libm::exp(-logprobs.iter().sum::<f64>() / logprobs.len().max(1) as f64)
+}
+
+/// Most rows of a prefill chunk; an encoder takes all its rows at once.
+fn chunk(q: &RunRequest) -> u32 {
+    if q.model.extras.encoder.is_some() { q.prefill_tokens.max(1) } else { PREFILL_CHUNK }
 }
 
 /// The chip for a request: memory sized for the job; ids that nothing gives are drawn from the seed.
@@ -251,6 +257,7 @@ fn builder(
             layout.stored()
         }
     };
+    let chunk = chunk(request);
     Ok(SocBuilder {
         config: request.soc.clone(),
         firmware,
@@ -258,17 +265,10 @@ fn builder(
             bytes: layout.bytes(),
             stored,
             functional: request.text.is_some(),
-            bulk_bytes: bulk_bytes(&request.model, &request.quant, positions),
+            bulk_bytes: bulk_bytes(&request.model, &request.quant, positions, chunk),
             vocab: request.model.vocab.into(),
         },
-        job: Job {
-            turn,
-            positions,
-            chunk: PREFILL_CHUNK,
-            kv_bits: kv_bits(&request.quant),
-            ids,
-            seed: request.seed,
-        },
+        job: Job { turn, positions, chunk, kv_bits: kv_bits(&request.quant), ids, seed: request.seed },
         memory: request.memory_model,
         reversed: false,
     })
@@ -280,9 +280,9 @@ fn kv_bits(quant: &QuantScheme) -> u32 {
 }
 
 /// Keys and values of that many positions, activations of a spilled prefill chunk, logits.
-fn bulk_bytes(m: &ModelSpec, quant: &QuantScheme, positions: u64) -> u64 {
+fn bulk_bytes(m: &ModelSpec, quant: &QuantScheme, positions: u64, chunk: u32) -> u64 {
     let positions = positions.div_ceil(16) * 16;
     let kv = quant.kv_bytes_per_token(m) * positions;
-    let spill = u64::from(PREFILL_CHUNK) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
+    let spill = u64::from(chunk) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
     kv + spill + u64::from(m.vocab) * 4 + 64 * 1024
 }

@@ -333,8 +333,31 @@ impl Machine {
         out
     }
 
+    /// The vector of these tokens, and the keys the running softmax took at a time.
+    pub fn encode(&mut self, tokens: &[usize]) -> (Vec<f32>, usize) {
+        let rows = self.program.next_rows(tokens.len() as u64);
+        assert_eq!(rows, tokens.len() as u64, "an encoder takes all tokens at once");
+        let block = self.blocks(tokens.len(), 0)[0];
+        self.position = 0;
+        assert!(self.pass_lists(tokens, true), "nothing interrupts it");
+        let mut out = vec![0; usize::try_from(self.model.h.hidden * 4).expect("small")];
+        self.memory.read(BULK + self.program.logits_offset(), &mut out).expect("in bulk memory");
+        let values = out.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")));
+        (values.collect(), block)
+    }
+
     /// One pass over `tokens`; samples from the last row if `sample`.
     pub fn pass(&mut self, tokens: &[usize], sample: bool) -> Option<Sampled> {
+        if !self.pass_lists(tokens, sample) {
+            // Starting over is the client's matter: the same pass again, on fresh queues.
+            self.start();
+            return self.pass(tokens, sample);
+        }
+        sample.then(|| self.sampled())
+    }
+
+    /// Writes and runs the lists of a pass; false if it was killed.
+    fn pass_lists(&mut self, tokens: &[usize], sample: bool) -> bool {
         let step =
             Step { start: self.position, rows: tokens.len() as u64, sample, candidates: self.candidates };
         let list = |row: u64| tokens[usize::try_from(row).expect("small")] as u64;
@@ -356,16 +379,14 @@ impl Machine {
         match self.interruption.take() {
             Some(i) if i.level == 3 => {
                 self.kill(i);
-                // Starting over is the client's matter: the same pass again, on fresh queues.
-                self.start();
-                return self.pass(tokens, sample);
+                return false;
             }
             Some(i) => self.interrupt(i),
             None => {}
         }
         self.run();
         self.position += step.rows;
-        sample.then(|| self.sampled())
+        true
     }
 
     /// How the tokens that follow are chosen.

@@ -9,17 +9,17 @@ use traces::image::{Coded, Tensor, TensorSource, inverse_frequencies};
 use traces::workload::{ModelSpec, QuantScheme, RopeLayout, TensorFormat, WeightQuant};
 
 /// Rounds to fp16 and back.
-fn r16(x: f32) -> f32 {
+pub(super) fn r16(x: f32) -> f32 {
     f16::from_f32(x).to_f32()
 }
 
-fn rounded(mut x: Array1<f32>) -> Array1<f32> {
+pub(super) fn rounded(mut x: Array1<f32>) -> Array1<f32> {
     x.mapv_inplace(r16);
     x
 }
 
 /// A matrix of inputs x outputs ready to multiply.
-enum Matrix {
+pub(super) enum Matrix {
     /// Weights as the engine decodes them.
     Float(Array2<f32>),
     /// Integer codes and a scale a column, for inputs quantised by row.
@@ -31,7 +31,7 @@ enum Matrix {
 }
 
 /// Codes, inputs x outputs, and for each group of inputs scales and minima, groups x outputs.
-struct Blocks {
+pub(super) struct Blocks {
     group: usize,
     codes: Array2<f32>,
     scales: Array2<f32>,
@@ -99,7 +99,7 @@ fn integers(values: ArrayView1<f32>, most: f32, half: bool) -> (Array1<f32>, f32
 impl Matrix {
     /// A tensor as the scheme stores and multiplies it.
     #[allow(clippy::cast_possible_truncation, reason = "codes are small integers")]
-    fn new(
+    pub(super) fn new(
         spec: &ModelSpec,
         scheme: &QuantScheme,
         quant: WeightQuant,
@@ -154,7 +154,7 @@ impl Matrix {
         clippy::cast_precision_loss,
         reason = "as the engine's int8 path"
     )]
-    fn multiply(&self, x: &Array1<f32>) -> Array1<f32> {
+    pub(super) fn multiply(&self, x: &Array1<f32>) -> Array1<f32> {
         match self {
             Self::Float(w) => dot(x.view(), w.view()),
             Self::Blocks(blocks, block) => blocks.multiply(x, *block),
@@ -174,7 +174,12 @@ impl Matrix {
     }
 }
 
-fn get(spec: &ModelSpec, source: &mut impl TensorSource, tensor: Tensor, layer: u32) -> Array2<f32> {
+pub(super) fn get(
+    spec: &ModelSpec,
+    source: &mut impl TensorSource,
+    tensor: Tensor,
+    layer: u32,
+) -> Array2<f32> {
     let values = source.values(tensor, layer).expect("values");
     Array2::from_shape_vec(tensor.shape(spec), values).expect("the tensor's shape")
 }
@@ -191,6 +196,9 @@ fn accumulate(sums: &mut Array1<f32>, x: ArrayView1<f32>, w: ArrayView2<f32>) {
     }
 }
 
+/// Keys and values, one row a position.
+pub(super) type Cache = [Vec<Array1<f32>>; 2];
+
 struct Layer {
     attn_norm: Array1<f32>,
     ffn_norm: Array1<f32>,
@@ -201,8 +209,7 @@ struct Layer {
     gate: Matrix,
     up: Matrix,
     down: Matrix,
-    /// Keys and values, one row a position.
-    cache: [Vec<Array1<f32>>; 2],
+    cache: Cache,
 }
 
 /// The reference model with its state.
@@ -267,7 +274,7 @@ impl Reference {
             let [q, k, v] = project(&self.spec, layer, &input, &self.frequencies);
             layer.cache[0].push(stored(&self.spec, self.kv, k));
             layer.cache[1].push(stored(&self.spec, self.kv, v));
-            let attended = attend(&self.spec, layer, &q, block);
+            let attended = attend(&self.spec, &layer.cache, &q, block);
             x = layer.output.multiply(&attended) + x;
             let input = norm(&self.spec, x.view(), &layer.ffn_norm);
             let up = rounded(layer.up.multiply(&input));
@@ -337,7 +344,7 @@ fn stored(spec: &ModelSpec, format: TensorFormat, mut row: Array1<f32>) -> Array
 
 /// Attention of the last position over the cache, as a running softmax over blocks of keys.
 #[allow(clippy::cast_possible_truncation, reason = "rounding to fp32 is the point")]
-fn attend(spec: &ModelSpec, layer: &Layer, queries: &Array1<f32>, block: usize) -> Array1<f32> {
+pub(super) fn attend(spec: &ModelSpec, cache: &Cache, queries: &Array1<f32>, block: usize) -> Array1<f32> {
     let (width, group) = (spec.head_dim as usize, (spec.heads / spec.kv_heads) as usize);
     let scale = (1.0 / f64::from(spec.head_dim).sqrt()) as f32;
     let mut out = Array1::zeros(queries.len());
@@ -345,7 +352,7 @@ fn attend(spec: &ModelSpec, layer: &Layer, queries: &Array1<f32>, block: usize) 
         let columns = h / group * width..(h / group + 1) * width;
         let (mut m, mut l) = (f32::NEG_INFINITY, 0.0f32);
         let mut sums = Array1::<f32>::zeros(width);
-        for (keys, values) in layer.cache[0].chunks(block).zip(layer.cache[1].chunks(block)) {
+        for (keys, values) in cache[0].chunks(block).zip(cache[1].chunks(block)) {
             let scores: Vec<f32> = keys
                 .iter()
                 .map(|key| {

@@ -57,6 +57,9 @@ impl Server<'_> {
             return;
         }
         JOBS.store(mailbox::PHASE, 1);
+        if self.model.encoder() {
+            return self.encode(prompt, chunk, tokens);
+        }
         let candidates = self.candidates();
         let mut done = 0;
         while done < prompt {
@@ -87,6 +90,21 @@ impl Server<'_> {
             made += 1;
         }
         line!("job: context {context}, prompt {prompt}, {made} tokens");
+    }
+
+    /// A prompt's vector: all of it in one pass, for every row sees every other.
+    fn encode(&mut self, prompt: u64, chunk: u64, tokens: &mut [u32; MOST_ROWS]) {
+        let rows = self.program.next_rows(prompt).min(chunk);
+        if rows < prompt {
+            line!("job: {prompt} tokens at once, but scratchpad and accumulator hold only {rows}");
+            give_up(error::DOES_NOT_FIT);
+        }
+        for token in &mut tokens[..rows as usize] {
+            *token = JOBS.load(mailbox::TOKEN_IN) as u32;
+        }
+        self.step(&Step { start: 0, rows, sample: true, candidates: 0 }, tokens);
+        JOBS.store(mailbox::EMBEDDING, self.places.bulk.0 + self.program.logits_offset());
+        line!("job: prompt {prompt}, one vector");
     }
 
     fn step(&mut self, step: &Step, tokens: &[u32]) {

@@ -102,8 +102,20 @@ impl Cluster {
         }
         let rope = if model.rope_inter() { VecFn::RopeInter } else { VecFn::RopeHalf };
         let quantise = if model.quantised() { VecFn::Qdyn } else { VecFn::Cvt };
-        for f in [VecFn::Cvt, VecFn::Rmsnorm, rope, VecFn::FaStep, VecFn::FaFin, VecFn::Argmax, quantise] {
-            if !self.caps.has_function(f) {
+        let decoder = [VecFn::Rmsnorm, rope, VecFn::Argmax];
+        let encoder = [
+            VecFn::Layernorm,
+            VecFn::Add,
+            VecFn::Segsum,
+            VecFn::Div,
+            VecFn::Rsumsq,
+            VecFn::Max,
+            VecFn::Rsqrt,
+            VecFn::Mul,
+        ];
+        let own: &[VecFn] = if model.encoder() { &encoder } else { &decoder };
+        for f in [VecFn::Cvt, VecFn::FaStep, VecFn::FaFin, quantise].iter().chain(own) {
+            if !self.caps.has_function(*f) {
                 refuse(format_args!("no vector function {}, which the model needs", f.name()));
             }
         }

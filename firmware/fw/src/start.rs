@@ -51,7 +51,11 @@ pub fn run(tree: usize) -> ! {
     );
     cluster.start(&program, &mut arena, places.arena.0, places.arena.1);
     interrupts::route(cluster.caps.cores);
-    JOBS.store(mailbox::LOGITS, places.bulk.0 + program.logits_offset());
+    if model.encoder() {
+        JOBS.store(mailbox::EMBEDDING_WIDTH, model.h.hidden);
+    } else {
+        JOBS.store(mailbox::LOGITS, places.bulk.0 + program.logits_offset());
+    }
     JOBS.store(mailbox::READY, 1);
     jobs::serve(&mut program, &mut cluster, &mut arena, &model, &places)
 }
@@ -130,7 +134,8 @@ fn work(tree: &Tree) -> (Model, Places) {
         line!("chosen: keys and values of {kv_bits} bits: this firmware stores 16, 8 or 4");
         give_up(error::NOT_COMPUTED)
     }
-    let chunk = chunk.clamp(1, jobs::MOST_ROWS as u64);
+    let most = if model.encoder() { model.h.position_count } else { jobs::MOST_ROWS as u64 };
+    let chunk = chunk.clamp(1, most.clamp(1, jobs::MOST_ROWS as u64));
     (model, Places { image, arena, bulk, positions, chunk, kv_bits })
 }
 

@@ -59,6 +59,10 @@ fn prologue<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head) {
     let (hd, g, cols) = (m.h.head_dim, m.group(), m.group_cols());
     let at = p.qkv_at(h.i);
     let ready = [rotation_waits(cx, h.head)];
+    if m.encoder() {
+        // Positions are in the embedding: nothing is normed or rotated.
+        return append(e, cx, h, ready[0]);
+    }
     let mut acquire: &[Sem] = &ready;
     if m.qk_norm() {
         for k in 0..=g {
@@ -104,11 +108,19 @@ fn prologue<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head) {
         cx.tag,
         Command::vec(func, rope, Some(Position { q0: h.start, ..Position::default() })),
     );
+    append(e, cx, h, (sem::ROTATED, 1));
+}
+
+/// Appends keys and values to the cache once `ready`.
+fn append<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head, ready: Sem) {
+    let (m, p) = (cx.model, cx.plan);
+    let (hd, g, cols) = (m.h.head_dim, m.group(), m.group_cols());
+    let at = p.qkv_at(h.i);
     for value in [false, true] {
         let rows = Rows { head: h.head, value, position: h.start, count: p.rows };
         let store = cache::store(cx, &rows, at + (g + u64::from(value)) * hd * 2, cols * 2);
         let (acquire, post): (&[Sem], &[Sem]) =
-            if value { (&[], &[(sem::APPENDED, 1)]) } else { (&[(sem::ROTATED, 1)], &[]) };
+            if value { (&[], &[(sem::APPENDED, 1)]) } else { (&[ready], &[]) };
         e.push(acquire, post, cx.tag, store);
     }
 }
@@ -124,8 +136,9 @@ pub fn head<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head, only_changed: b
     for t in 0..head_tiles * row_tiles {
         let (q, r) = (t / row_tiles, t % row_tiles * p.att_rows);
         let rows = if p.rows == 1 { p.att_rows.min(g - r) } else { p.att_rows.min(p.rows - r) };
-        // Keys a tile may see: with one row all; with more, up to the last row's own position.
-        let keys = if p.rows == 1 { h.start + 1 } else { h.start + r + rows };
+        // Keys a tile may see: with one row all, as in an encoder; with more, up to the last row's own position.
+        let all = p.rows == 1 || cx.model.encoder();
+        let keys = if all { h.start + p.rows } else { h.start + r + rows };
         let blocks = keys.div_ceil(p.block);
         for b in 0..blocks {
             let job = Block {
@@ -219,7 +232,7 @@ fn block<S: Sink>(e: &mut Emitter<S>, cx: &Context, j: &Block) {
         yf: FP32,
         dfm: FP16,
         imm: m.h.att_scale,
-        mask: u64::from(p.rows > 1),
+        mask: u64::from(p.rows > 1 && !m.encoder()),
         upd: u64::from(!j.first),
         ..VecOp::default()
     };

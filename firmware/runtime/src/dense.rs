@@ -14,6 +14,8 @@ const FP16: u64 = Format::Fp16 as u64;
 const FP32: u64 = Format::Fp32 as u64;
 /// Epilogue code: add R.
 const EW_ADD: u64 = 1;
+/// GEMM activation code: GELU, erf form.
+const ACT_GELU: u64 = 4;
 /// Epilogue code: silu(C) * R.
 const EW_SILU_MUL: u64 = 4;
 
@@ -59,6 +61,8 @@ pub struct Output {
     pub ew: Option<(u64, u64, u64, u64)>,
     /// Bias vector (fp32).
     pub bias: Option<u64>,
+    /// Activation code.
+    pub act: u64,
 }
 
 /// One panel's share of a phase.
@@ -167,6 +171,7 @@ fn tile(cx: &Context, j: &Panel, b: u64, k: u64, to: u64, output: Option<Output>
     g.c = granule(o.at);
     g.cst = granule(o.stride);
     g.cf = o.format;
+    g.act = o.act;
     x.aca = granule(accumulator);
     if let Some((ew, r, stride, format)) = o.ew {
         (x.ew, x.r, x.rst, x.rf) = (ew, granule(r), granule(stride), format);
@@ -222,6 +227,7 @@ pub fn qkv<S: Sink>(
             format: FP16,
             ew: None,
             bias: m.bias().then_some(p.bias + (i * cols + q * m.h.panel) * 4),
+            act: 0,
         };
         let job = Panel {
             matrix: &matrix,
@@ -247,6 +253,7 @@ pub fn project<S: Sink>(
     matrix: &Matrix,
     input: Input,
     ready: Sem,
+    bias: Option<u64>,
 ) {
     let (m, p) = (cx.model, cx.plan);
     let (from, to) = share(matrix.panels, cx.core, cx.caps.cores);
@@ -260,7 +267,8 @@ pub fn project<S: Sink>(
         if p.resident {
             let x = p.x + col * 4;
             let ew = Some((EW_ADD, x, m.h.hidden * 4, FP32));
-            let output = Output { at: x, stride: m.h.hidden * 4, format: FP32, ew, bias: None };
+            let bias = bias.map(|b| b + col * 4);
+            let output = Output { at: x, stride: m.h.hidden * 4, format: FP32, ew, bias, act: 0 };
             let job = Panel {
                 matrix,
                 region: R_LAYER,
@@ -286,7 +294,7 @@ pub fn project<S: Sink>(
                 scales: p.a_scale,
                 acc: 0,
                 keep: false,
-                output: Some(residual_output(cx, b)),
+                output: Some(residual_output(cx, b, bias.map(|b| b + col * 4))),
                 acquire: Some((sem::res_full(b), 1)),
                 post: Some((sem::out_full(b), 1)),
             };
@@ -352,10 +360,10 @@ fn load_residual<S: Sink>(e: &mut Emitter<S>, cx: &Context, panel: u64, b: u64, 
     e.push(&acquire, &[(sem::res_full(b), 1)], cx.tag, Command::dma(d));
 }
 
-fn residual_output(cx: &Context, b: u64) -> Output {
+fn residual_output(cx: &Context, b: u64, bias: Option<u64>) -> Output {
     let stride = cx.model.h.panel * 4;
     let ew = Some((EW_ADD, cx.plan.res[b as usize], stride, FP32));
-    Output { at: cx.plan.out[b as usize], stride, format: FP32, ew, bias: None }
+    Output { at: cx.plan.out[b as usize], stride, format: FP32, ew, bias, act: 0 }
 }
 
 fn store_residual<S: Sink>(e: &mut Emitter<S>, cx: &Context, panel: u64, b: u64, also: Option<Sem>) {
@@ -366,11 +374,11 @@ fn store_residual<S: Sink>(e: &mut Emitter<S>, cx: &Context, panel: u64, b: u64,
     e.push(&[(sem::out_full(b), 1)], &post, cx.tag, Command::dma(d));
 }
 
-/// Gate and up with SwiGLU: the hidden layer's columns of this core.
+/// Gate and up with SwiGLU, or up alone with GELU: the hidden layer's columns of this core.
 pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, ready: Sem) {
     let (m, p) = (cx.model, cx.plan);
     let (up, gate) = (m.up(), m.gate());
-    let (from, to) = share(gate.panels, cx.core, cx.caps.cores);
+    let (from, to) = share(up.panels, cx.core, cx.caps.cores);
     if from == to {
         e.sync_in_order(&[ready], &[(sem::H_ALL, 1)]);
         return;
@@ -379,7 +387,15 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
     let tile_stride = m.h.panel * 2;
     for q in from..to {
         let (b, last) = ((q - from) % 2, q + 1 == to);
-        let up_tile = Output { at: p.up, stride: tile_stride, format: FP16, ew: None, bias: None };
+        let first = (q == from).then_some(ready);
+        let (at, stride) = if p.resident {
+            (p.h + q * m.h.panel * 2, m.h.ffn * 2)
+        } else {
+            (p.out[b as usize], tile_stride)
+        };
+        let free = (!p.resident).then_some((sem::out_free(b), 1));
+        let full =
+            if p.resident { last.then_some((sem::out_full(0), 1)) } else { Some((sem::out_full(b), 1)) };
         let job = Panel {
             matrix: &up,
             region: R_LAYER,
@@ -388,29 +404,26 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
             scales: p.a_scale,
             acc: 0,
             keep: false,
-            output: Some(up_tile),
-            acquire: (q == from).then_some(ready),
+            output: None,
+            acquire: first,
             post: None,
         };
-        panel(e, cx, slots, &job);
-        let ew = Some((EW_SILU_MUL, p.up, tile_stride, FP16));
-        let (at, stride) = if p.resident {
-            (p.h + q * m.h.panel * 2, m.h.ffn * 2)
+        if m.encoder() {
+            let bias = Some(p.dense_bias[1] + q * m.h.panel * 4);
+            let output = Some(Output { at, stride, format: FP16, ew: None, bias, act: ACT_GELU });
+            if let (Some(first), Some(_)) = (first, free) {
+                // Weights, input and staging are one more than a command acquires.
+                e.sync_in_order(&[first], &[]);
+            }
+            panel(e, cx, slots, &Panel { output, acquire: free.or(first), post: full, ..job });
         } else {
-            (p.out[b as usize], tile_stride)
-        };
-        let job = Panel {
-            matrix: &gate,
-            output: Some(Output { at, stride, format: FP16, ew, bias: None }),
-            acquire: (!p.resident).then_some((sem::out_free(b), 1)),
-            post: if p.resident {
-                last.then_some((sem::out_full(0), 1))
-            } else {
-                Some((sem::out_full(b), 1))
-            },
-            ..job
-        };
-        panel(e, cx, slots, &job);
+            let up_tile =
+                Output { at: p.up, stride: tile_stride, format: FP16, ew: None, bias: None, act: 0 };
+            panel(e, cx, slots, &Panel { output: Some(up_tile), ..job });
+            let ew = Some((EW_SILU_MUL, p.up, tile_stride, FP16));
+            let output = Some(Output { at, stride, format: FP16, ew, bias: None, act: 0 });
+            panel(e, cx, slots, &Panel { matrix: &gate, output, acquire: free, post: full, ..job });
+        }
         if !p.resident {
             let bytes = p.rows * m.h.panel * 2;
             let d =
@@ -433,7 +446,7 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
 }
 
 /// The down projection of a spilled hidden layer: everyone loads a share of each chunk for everyone.
-pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots) {
+pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, bias: Option<u64>) {
     let (m, p, n) = (cx.model, cx.plan, cx.caps.cores);
     let matrix = m.down();
     let (from, to) = share(matrix.panels, cx.core, n);
@@ -486,7 +499,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
                 scales: if m.by_block() { p.chunk_scale[b as usize] } else { p.a_scale },
                 acc: (q - first) * p.rows * m.h.panel * 4,
                 keep: c > 0,
-                output: finish.then(|| residual_output(cx, s)),
+                output: finish.then(|| residual_output(cx, s, bias.map(|b| b + q * m.h.panel * 4))),
                 acquire,
                 post,
             };
@@ -567,7 +580,7 @@ pub fn head_panel<S: Sink>(
         scales: p.a_scale,
         acc: 0,
         keep: false,
-        output: Some(Output { at, stride: m.h.panel * 4, format: FP32, ew: None, bias: None }),
+        output: Some(Output { at, stride: m.h.panel * 4, format: FP32, ew: None, bias: None, act: 0 }),
         acquire,
         post,
     };

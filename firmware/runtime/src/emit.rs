@@ -114,3 +114,9 @@ pub const R_KV: u64 = 2;
 pub const R_BULK: u64 = 3;
 /// Region register of command lists and results.
 pub const R_ARENA: u64 = 4;
+/// Region register of the gain of an encoder's norm before the current layer.
+pub const R_GAIN: u64 = 12;
+/// Region register of its bias.
+pub const R_SHIFT: u64 = 13;
+/// Region register of the current layer's attention lists, where layers differ.
+pub const R_ATTENTION: u64 = 14;

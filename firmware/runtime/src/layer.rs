@@ -1,10 +1,11 @@
-//! One decoder layer of one core, as a list that every layer shares: weights and cache are found through region
+//! One layer of one core, as a list that every layer shares: weights and cache are found through region
 //! registers.
 
 use isa::tags::OpKind;
 
 use crate::dense::{Input, Slots, down_chunked, gate_up, input_read, project, qkv};
-use crate::emit::{Emitter, R_ARENA, R_LAYER, Sink};
+use crate::emit::{Emitter, R_ARENA, R_GAIN, R_LAYER, R_SHIFT, Sink};
+use crate::encoder::{self, Also};
 use crate::norm::{after_gather, load_weights, norm};
 use crate::plan::share;
 use crate::program::Context;
@@ -22,11 +23,16 @@ pub fn layer<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     let busy = has_panels(&c, out.panels);
     let ready = after_gather(e, &c, (p.a2, p.a_stride), m.att_cols(), (sem::A_ALL, n), busy);
     let input = Input { at: p.a2, stride: p.a_stride, k0: 0, cols: m.att_cols(), rows: p.rows };
-    project(e, &c, &mut slots, &out, input, ready);
+    let bias = |i: usize| m.encoder().then_some(p.dense_bias[i]);
+    project(e, &c, &mut slots, &out, input, ready, bias(0));
 
     let c = cx.tagged(OpKind::FfnNorm);
-    load_weights(e, &c, R_LAYER, m.h.norm2, false);
-    let ready = norm(e, &c, has_panels(&c, m.gate().panels));
+    if m.encoder() {
+        encoder::load(e, &c, (R_LAYER, m.h.norm1), (R_LAYER, m.h.norm1_bias), Also::FeedForward);
+    } else {
+        load_weights(e, &c, R_LAYER, m.h.norm2, false);
+    }
+    let ready = norm(e, &c, has_panels(&c, m.up().panels));
 
     let c = cx.tagged(OpKind::GateUp);
     gate_up(e, &c, &mut slots, ready);
@@ -37,12 +43,12 @@ pub fn layer<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
         let busy = has_panels(&c, down.panels);
         let ready = after_gather(e, &c, (p.h, m.h.ffn * 2), m.h.ffn, (sem::H_ALL, n), busy);
         let input = Input { at: p.h, stride: m.h.ffn * 2, k0: 0, cols: m.h.ffn, rows: p.rows };
-        project(e, &c, &mut slots, &down, input, ready);
+        project(e, &c, &mut slots, &down, input, ready, bias(2));
     } else {
         if m.quantised() {
             quantise_hidden(e, &c);
         }
-        down_chunked(e, &c, &mut slots);
+        down_chunked(e, &c, &mut slots, bias(2));
     }
     e.ret();
 }
@@ -57,7 +63,11 @@ fn attention<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots) {
     let (m, p, n) = (cx.model, cx.plan, cx.caps.cores);
     let (from, to) = share(m.h.kv_heads, cx.core, n);
     let c = cx.tagged(OpKind::AttnNorm);
-    load_weights(e, &c, R_LAYER, m.h.norm1, true);
+    if m.encoder() {
+        encoder::load(e, &c, (R_GAIN, 0), (R_SHIFT, 0), Also::Attention);
+    } else {
+        load_weights(e, &c, R_LAYER, m.h.norm1, true);
+    }
     let ready = norm(e, &c, from < to);
     if from == to {
         // More cores than KV heads: this one keeps the cluster's counts and waits.

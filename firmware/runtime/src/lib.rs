@@ -14,6 +14,7 @@ pub mod caps;
 pub mod dense;
 pub mod draw;
 pub mod emit;
+pub mod encoder;
 pub mod head;
 pub mod layer;
 pub mod model;

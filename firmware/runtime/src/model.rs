@@ -1,6 +1,9 @@
 //! The model as its image describes it.
 
-use isa::image::{self, FLAG_BIAS, FLAG_QK_NORM, FLAG_ROPE_INTER, ImageHeader, Matrix as Stored};
+use isa::image::{
+    self, FLAG_BIAS, FLAG_DENSE_BIAS, FLAG_EMBED_NORM, FLAG_ENCODER, FLAG_LAYER_NORM, FLAG_PLAIN_FFN,
+    FLAG_POSITIONS, FLAG_QK_NORM, FLAG_ROPE_INTER, FLAG_TOKEN_TYPES, ImageHeader, Matrix as Stored,
+};
 use isa::npu::Format;
 
 /// Why an image cannot run.
@@ -15,7 +18,18 @@ pub enum ModelError {
 }
 
 /// What the lists of this library compute; an image with any other flag is refused, never run without it.
-pub const FLAGS: u64 = FLAG_BIAS | FLAG_QK_NORM | FLAG_ROPE_INTER;
+pub const FLAGS: u64 = FLAG_BIAS | FLAG_QK_NORM | FLAG_ROPE_INTER | ENCODER;
+
+/// What makes an encoder; computed together or not at all.
+const ENCODER: u64 = FLAG_ENCODER
+    | FLAG_LAYER_NORM
+    | FLAG_PLAIN_FFN
+    | FLAG_DENSE_BIAS
+    | FLAG_POSITIONS
+    | FLAG_TOKEN_TYPES
+    | FLAG_EMBED_NORM;
+/// What a decoder may have and an encoder may not.
+const DECODER: u64 = FLAG_QK_NORM;
 
 /// A matrix of the image: where it is and how it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +71,20 @@ impl Model {
         if h.flags & !FLAGS != 0 {
             return Err(ModelError::Unknown(h.flags & !FLAGS));
         }
+        let encoder = h.flags & ENCODER;
+        if encoder != 0 && encoder != ENCODER {
+            return Err(ModelError::Unknown(encoder));
+        }
+        if encoder != 0 && h.flags & DECODER != 0 {
+            return Err(ModelError::Unknown(h.flags & DECODER));
+        }
         let sizes = [h.hidden, h.layers, h.heads, h.kv_heads, h.head_dim, h.ffn, h.vocab, h.panel];
         if sizes.contains(&0)
             || !h.heads.is_multiple_of(h.kv_heads)
             || !h.head_dim.is_multiple_of(16)
             || !h.hidden.is_multiple_of(h.panel)
             || !h.ffn.is_multiple_of(h.panel)
-            || !h.vocab.is_multiple_of(h.panel)
+            || (encoder == 0 && !h.vocab.is_multiple_of(h.panel))
             || !h.panel.is_multiple_of(16)
             || !h.hidden.is_multiple_of(16)
             || h.act_group == 1
@@ -127,6 +148,11 @@ impl Model {
     #[must_use]
     pub const fn qk_norm(&self) -> bool {
         self.h.flags & FLAG_QK_NORM != 0
+    }
+    /// Whether it is an encoder: norms behind the sums, biases, no gate, no cache, a vector instead of tokens.
+    #[must_use]
+    pub const fn encoder(&self) -> bool {
+        self.h.flags & FLAG_ENCODER != 0
     }
     /// Whether RoPE rotates neighbours.
     #[must_use]

@@ -3,6 +3,7 @@
 use isa::npu::{Command, Dma, Format, GRANULE, VecFn, VecOp};
 
 use crate::emit::{Emitter, R_BULK, R_IMAGE, R_LAYER, Sem, Sink};
+use crate::encoder;
 use crate::plan::share;
 use crate::program::Context;
 use crate::sem;
@@ -41,10 +42,7 @@ pub fn rows_of(cx: &Context) -> (u64, u64) {
 pub fn load_weights<S: Sink>(e: &mut Emitter<S>, cx: &Context, region: u64, offset: u64, layer_start: bool) {
     let (m, p, ch) = (cx.model, cx.plan, cx.caps.misc_channel());
     let mut acquire: &[Sem] = &[(sem::NORM_FREE, 1)];
-    let (from, to) = share(m.h.kv_heads, cx.core, cx.caps.cores);
-    if layer_start && m.bias() && to > from {
-        let cols = m.group_cols() * 4;
-        let d = linear(0, ch, R_LAYER, m.h.bias + from * cols, p.bias, (to - from) * cols);
+    if layer_start && let Some(d) = qkv_bias(cx) {
         e.push(acquire, &[], cx.tag, Command::dma(d));
         acquire = &[];
     }
@@ -55,6 +53,15 @@ pub fn load_weights<S: Sink>(e: &mut Emitter<S>, cx: &Context, region: u64, offs
     }
     let d = linear(0, ch, region, offset, p.norm, m.h.hidden * 4);
     e.push(acquire, &[(sem::NORM_FULL, 1)], cx.tag, Command::dma(d));
+}
+
+/// The transfer of this core's QKV biases, if it needs any.
+pub fn qkv_bias(cx: &Context) -> Option<Dma> {
+    let (m, cols) = (cx.model, cx.model.group_cols() * 4);
+    let (from, to) = share(m.h.kv_heads, cx.core, cx.caps.cores);
+    let offset = m.h.bias + from * cols;
+    (m.bias() && to > from)
+        .then(|| linear(0, cx.caps.misc_channel(), R_LAYER, offset, cx.plan.bias, (to - from) * cols))
 }
 
 fn rmsnorm(cx: &Context, rows: u64, x: u64, d: u64, d_stride: u64) -> Command {
@@ -125,6 +132,11 @@ pub fn quantise_rows<S: Sink>(
 pub fn norm<S: Sink>(e: &mut Emitter<S>, cx: &Context, needed: bool) -> Sem {
     let (p, n) = (cx.plan, cx.caps.cores);
     if p.resident {
+        if cx.model.encoder() {
+            // Also a core without a share goes on with the normed rows.
+            encoder::norm_resident(e, cx);
+            return after_gather(e, cx, (p.a, p.a_stride), cx.model.h.hidden, (sem::A_READY, 1), needed);
+        }
         if !needed {
             // The weights were loaded for nothing but keep their place in the protocol.
             e.sync_in_order(
@@ -187,12 +199,19 @@ fn spilled_norm<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
             if i == 0 { &[(sem::row_free(b), 1), (sem::X_ALL, n)] } else { &[(sem::row_free(b), 1)] };
         e.push(first, &[(sem::row_full(b), 1)], cx.tag, Command::dma(load));
         // Norm weights are acquired once and given back with the last batch.
-        let c = rmsnorm(cx, rows, buffer, result, hidden * 2);
         let both: &[Sem] =
             if i == 0 { &[(sem::row_full(b), 1), (sem::NORM_FULL, 1)] } else { &[(sem::row_full(b), 1)] };
         let done: &[Sem] =
             if last { &[(sem::out_full(b), 1), (sem::NORM_FREE, 1)] } else { &[(sem::out_full(b), 1)] };
-        e.push(both, done, cx.tag, c);
+        if m.encoder() {
+            e.push(both, &[], cx.tag, encoder::layernorm(cx, rows, buffer));
+            e.push(&[], done, cx.tag, encoder::narrow(cx, rows, buffer, (result, hidden * 2)));
+            // The normed rows are what the sums go on with; the copy to the cores follows on the same channel.
+            let store = Dma { dir: 1, ch: cx.caps.out_channel(), ..load };
+            e.push(&[(sem::out_full(b), 1)], &[], cx.tag, Command::dma(store));
+        } else {
+            e.push(both, done, cx.tag, rmsnorm(cx, rows, buffer, result, hidden * 2));
+        }
         let send = Dma {
             n0: hidden * 2 / 16 - 1,
             n1: rows - 1,
@@ -204,7 +223,8 @@ fn spilled_norm<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
         // X_ALL said that every core has stored its last output, so nobody reads the inputs any more.
         let tell: &[Sem] =
             if last { &[(sem::row_free(b), 1), (sem::A_ALL, 1)] } else { &[(sem::row_free(b), 1)] };
-        e.push(&[(sem::out_full(b), 1)], tell, cx.tag, Command::dma(send));
+        let computed: &[Sem] = if m.encoder() { &[] } else { &[(sem::out_full(b), 1)] };
+        e.push(computed, tell, cx.tag, Command::dma(send));
         r += rows;
         i += 1;
     }
@@ -221,6 +241,9 @@ pub fn embed<S: Sink>(e: &mut Emitter<S>, cx: &Context, tokens: &mut dyn FnMut(u
             let row = linear(0, ch, R_IMAGE, embedding_row(cx, tokens(r)), p.a + r * p.a_stride, hidden * 2);
             let post: &[Sem] = if r + 1 == p.rows { &[(sem::row_full(0), 1)] } else { &[] };
             e.push(&[], post, cx.tag, Command::dma(row));
+        }
+        if m.encoder() {
+            return encoder::sum_resident(e, cx);
         }
         // Not A_READY: the first GEMM, already queued, would take it for the norm's.
         e.push(&[(sem::row_full(0), 1)], &[(sem::X_ALL, 1)], cx.tag, widen(cx, p.rows, p.a, p.a_stride, p.x));
@@ -245,8 +268,12 @@ pub fn embed<S: Sink>(e: &mut Emitter<S>, cx: &Context, tokens: &mut dyn FnMut(u
             let post: &[Sem] = if k + 1 == rows { &[(sem::row_full(b), 1)] } else { &[] };
             e.push(acquire, post, cx.tag, Command::dma(row));
         }
-        let c = widen(cx, rows, buffer, hidden * 2, wide);
-        e.push(&[(sem::row_full(b), 1)], &[(sem::out_full(b), 1)], cx.tag, c);
+        if m.encoder() {
+            encoder::sum_spilled(e, cx, (r, rows), (b, buffer, wide), (r == from, r + rows == to));
+        } else {
+            let c = widen(cx, rows, buffer, hidden * 2, wide);
+            e.push(&[(sem::row_full(b), 1)], &[(sem::out_full(b), 1)], cx.tag, c);
+        }
         let store = Dma {
             n0: m.h.panel * 4 / 16 - 1,
             n1: rows - 1,

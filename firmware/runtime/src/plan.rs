@@ -59,6 +59,12 @@ pub struct Plan {
     pub norm: u64,
     /// QKV biases of this core's heads, fp32.
     pub bias: u64,
+    /// Biases of attention output, up and down projection, fp32 (encoders).
+    pub dense_bias: [u64; 3],
+    /// Sum of all rows, then what scales it, fp32 (encoders).
+    pub pool: u64,
+    /// The pool each row belongs to (encoders).
+    pub segments: u64,
     /// Query and key norm weights, fp32.
     pub qk_norm: u64,
     /// Rotary inverse frequencies, fp32.
@@ -118,7 +124,11 @@ impl Plan {
         Self {
             rows,
             inv_freq: b.take(model.h.head_dim * 2),
-            norm: b.take(model.h.hidden * 4),
+            norm: b.take(model.h.hidden * if model.encoder() { 8 } else { 4 }),
+            dense_bias: [model.h.hidden, model.h.ffn, model.h.hidden]
+                .map(|n| b.take(if model.encoder() { n * 4 } else { 0 })),
+            pool: b.take(if model.encoder() { model.h.hidden * 4 + 64 } else { 0 }),
+            segments: b.take(if model.encoder() { rows * 4 } else { 0 }),
             bias: b.take(if model.bias() { heads * model.group_cols() * 4 } else { 0 }),
             qk_norm: b.take(if model.qk_norm() { model.h.head_dim * 8 } else { 0 }),
             a_scale: b.take(if model.by_row() { rows * 4 } else { 0 }),
@@ -228,7 +238,8 @@ impl Plan {
         p.res = [dense.take(tile), dense.take(tile)];
         p.up = dense.take(rows * panel * 2);
         b.at = b.at.max(dense.at);
-        let row = model.h.hidden * 6;
+        // Rows wide and narrow; an encoder's embedding also adds rows of positions.
+        let row = model.h.hidden * if model.encoder() { 8 } else { 6 };
         let mut batch = 8;
         while batch > 1 && base + 2 * batch * row > b.at {
             batch /= 2;

@@ -8,7 +8,8 @@ use crate::attention::{self, Head};
 use crate::cache;
 use crate::caps::Caps;
 use crate::draw;
-use crate::emit::{Emitter, R_ARENA, R_BULK, R_IMAGE, R_KV, R_LAYER, Sink};
+use crate::emit::{Emitter, R_ARENA, R_BULK, R_GAIN, R_IMAGE, R_KV, R_LAYER, R_SHIFT, Sink};
+use crate::encoder;
 use crate::head::{self, Pieces};
 use crate::layer::layer;
 use crate::model::Model;
@@ -193,10 +194,12 @@ impl Program {
             }
         };
         let kv_layer = cache::layer_bytes(h.kv_heads, h.head_dim, places.positions, places.kv_bits);
-        let x_offset = (kv_layer * h.layers).div_ceil(4096) * 4096;
+        let caches = if model.encoder() { 1 } else { h.layers };
+        let x_offset = (kv_layer * caches).div_ceil(4096) * 4096;
         let spill = prefill.bulk_bytes(&model).max(decode.bulk_bytes(&model));
         let logits_offset = x_offset + spill.div_ceil(4096) * 4096;
-        if logits_offset + h.vocab * 4 > places.bulk.1 {
+        let result = if model.encoder() { h.hidden } else { h.vocab };
+        if logits_offset + result * 4 > places.bulk.1 {
             return Err(Unfit::Bulk);
         }
         let base = Base { caps, model, places, kv_layer, x_offset, logits_offset };
@@ -235,7 +238,7 @@ impl Program {
         (&self.decode.plan, &self.prefill.plan)
     }
 
-    /// Byte offset of the logits in bulk memory.
+    /// Byte offset of the logits, or of an encoder's result, in bulk memory.
     #[must_use]
     pub fn logits_offset(&self) -> u64 {
         self.base.logits_offset
@@ -312,10 +315,16 @@ impl Base {
             let mut e = Emitter::new(sink, at);
             layer(&mut e, &cx);
             let head = e.position();
-            let pieces = head::head(&mut e, &cx.tagged(OpKind::Head), 0).ok_or(Unfit::Arena)?;
+            let pieces = if self.model.encoder() {
+                encoder::pool(&mut e, &cx.tagged(OpKind::Head));
+                Pieces::default()
+            } else {
+                head::head(&mut e, &cx.tagged(OpKind::Head), 0).ok_or(Unfit::Arena)?
+            };
             let top = e.position();
             (shape.layer[i], shape.head[i], shape.pieces[i], shape.top[i]) = (at, head, pieces, top);
-            at = top + 64 + 4 * self.model.h.layers + 4 * shape.plan.rows;
+            let a_layer = if self.model.encoder() { 6 } else { 4 };
+            at = top + 64 + a_layer * self.model.h.layers + 4 * shape.plan.rows;
             if at > limit {
                 return Err(Unfit::Arena);
             }
@@ -339,7 +348,8 @@ impl Base {
     ) -> Result<(), Unfit> {
         let i = core as usize;
         let cx = self.context(shape, core);
-        let patch = shape.start.filter(|_| step.rows == 1);
+        // An encoder's passes have nothing to do with each other.
+        let patch = shape.start.filter(|_| step.rows == 1 && !self.model.encoder());
         let (from, to) = share(self.model.h.kv_heads, core, self.caps.cores);
         let same = patch.is_some_and(|s| attention::same_shape(&cx, s, step.start));
         for k in 0..to - from {
@@ -347,7 +357,7 @@ impl Base {
             let mut e = Emitter::new(sink, cx.attention_list(k));
             attention::head(&mut e, &cx.tagged(OpKind::Attention), &h, same);
         }
-        if step.sample {
+        if step.sample && !self.model.encoder() {
             let mut e = Emitter::new(sink, 0);
             head::patch(&mut e, &cx.tagged(OpKind::Head), &shape.pieces[i], step.start + step.rows);
         }
@@ -368,6 +378,23 @@ impl Base {
         }
         shape.embed[i] = self.write_top(&cx, shape, step, tokens, sink);
         Ok(())
+    }
+
+    /// Points an encoder's norm before layer `l` at its weights: those behind the layer before it or the embedding.
+    fn set_norm<S: Sink>(&self, e: &mut Emitter<S>, l: u64) {
+        let (h, image) = (&self.model.h, self.places.image);
+        if !self.model.encoder() {
+            return;
+        }
+        let (gain, shift) = match l.checked_sub(1) {
+            None => (h.embed_norm, h.embed_norm + h.hidden * 4),
+            Some(before) => {
+                let layer = h.layer0 + before * h.layer_stride;
+                (layer + h.norm2, layer + h.norm2_bias)
+            }
+        };
+        e.set_region(R_GAIN, image + gain, h.hidden * 4);
+        e.set_region(R_SHIFT, image + shift, h.hidden * 4);
     }
 
     /// Writes a core's top list; returns the entry of its embedding command.
@@ -391,9 +418,13 @@ impl Base {
         for l in 0..h.layers {
             e.ctrl(&[], &[], CtrlOp::PmuMark, Ctrl { cnt: l, ..Ctrl::default() });
             e.set_region(R_LAYER, self.places.image + h.layer0 + l * h.layer_stride, h.layer_stride);
-            e.set_region(R_KV, self.places.bulk.0 + l * self.kv_layer, self.kv_layer);
+            // An encoder's keys and values are used up when its next layer begins.
+            let kv = if self.model.encoder() { 0 } else { l * self.kv_layer };
+            e.set_region(R_KV, self.places.bulk.0 + kv, self.kv_layer);
+            self.set_norm(&mut e, l);
             e.call(R_ARENA, shape.layer[i] * 32);
         }
+        self.set_norm(&mut e, h.layers);
         if step.sample {
             e.call(R_ARENA, shape.head[i] * 32);
             if step.draws() {

@@ -96,6 +96,8 @@ pub struct RunResult {
     pub chosen: Vec<u32>,
     /// Natural logarithm of each token's probability; empty in a shape-only run.
     pub logprobs: Vec<f64>,
+    /// When an encoder's vector was complete, and its values; those are missing in a shape-only run.
+    pub embedding: Option<(Time, Vec<f32>)>,
     /// Energy by component.
     pub energy: Phases<BTreeMap<String, Energy>>,
     /// Part of prefill and decode energy on the NPU's supply.
@@ -239,6 +241,7 @@ impl Account {
             tokens: world.chip.mailbox.tokens.clone(),
             chosen: world.chip.mailbox.chosen.clone(),
             logprobs: world.chip.mailbox.logprobs.clone(),
+            embedding: world.chip.mailbox.embedded.map(|at| (at, world.chip.mailbox.embedding.clone())),
             energy: Phases {
                 boot: self.energy(&k, &reset, &zero),
                 prefill: self.energy(&k, &zero, &first),

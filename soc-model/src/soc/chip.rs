@@ -162,6 +162,18 @@ impl Chip {
         }
     }
 
+    /// Takes an encoder's values out of memory, in a functional run: as `observe_logits`, from outside.
+    fn observe_embedding(&mut self) {
+        let Some((at, width)) = self.mailbox.result().filter(|_| self.observed_vocab.is_some()) else {
+            return;
+        };
+        let mut content = vec![0; usize::try_from(width.min(MOST_VALUES) * 4).unwrap_or(0)];
+        if self.memory.read_bytes(Addr::new(at), &mut content).is_ok() {
+            let (values, _) = content.as_chunks::<4>();
+            self.mailbox.embedding = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        }
+    }
+
     pub(super) fn lines(&self, now: Time, hart: usize) -> InterruptLines {
         InterruptLines {
             software: self.clint.software(hart),
@@ -362,6 +374,7 @@ impl Bus for World {
             _ if size != 8 => return Err(BusFault::Width { addr, size }),
             map::MAILBOX if !c.mailbox.store(now, offset, value) => return Err(BusFault::Unmapped(addr)),
             map::MAILBOX if offset == map::mailbox::TOKEN_OUT => c.observe_logits(),
+            map::MAILBOX if offset == map::mailbox::EMBEDDING => c.observe_embedding(),
             map::MAILBOX => {}
             _ => {
                 let core = usize::try_from(offset / map::NPU_STRIDE).expect("at most 8 cores");
@@ -391,6 +404,9 @@ impl Bus for World {
         self.chip.clint.mtime(now)
     }
 }
+
+/// Most values of an encoder's result that are looked at.
+const MOST_VALUES: u64 = 1 << 20;
 
 /// Natural logarithm of a token's softmax over little-endian fp32 logits.
 fn log_probability(logits: &[u8], token: u32) -> Option<f64> {

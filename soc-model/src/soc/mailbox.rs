@@ -48,6 +48,8 @@ pub(super) struct Mailbox {
     error: Option<u64>,
     first: Option<Time>,
     logits: Option<u64>,
+    width: u64,
+    result: Option<u64>,
     accesses: u64,
     /// The answer's tokens and when they were written: the model's choice, or what was forced in its place.
     pub(super) tokens: Vec<(u32, Time)>,
@@ -55,6 +57,10 @@ pub(super) struct Mailbox {
     pub(super) chosen: Vec<u32>,
     /// Natural logarithm of each token's probability, where the logits have values.
     pub(super) logprobs: Vec<f64>,
+    /// When an encoder's result was complete.
+    pub(super) embedded: Option<Time>,
+    /// Its values, where there are any.
+    pub(super) embedding: Vec<f32>,
 }
 
 impl Mailbox {
@@ -64,7 +70,8 @@ impl Mailbox {
 
     /// Another job after one that is done; it has still to be posted.
     pub(super) fn renew(&mut self, turn: Turn) {
-        *self = Self { turn, logits: self.logits, accesses: self.accesses, ..Self::default() };
+        let (logits, width, accesses) = (self.logits, self.width, self.accesses);
+        *self = Self { turn, logits, width, accesses, ..Self::default() };
     }
 
     /// Whether the interrupt line is up.
@@ -89,6 +96,10 @@ impl Mailbox {
     /// Address of the logits, as the firmware told it.
     pub(super) const fn logits(&self) -> Option<u64> {
         self.logits
+    }
+    /// Address and number of an encoder's values, as the firmware told them.
+    pub(super) fn result(&self) -> Option<(u64, u64)> {
+        self.result.map(|at| (at, self.width))
     }
     pub(super) fn take_ready(&mut self) -> bool {
         core::mem::take(&mut self.ready)
@@ -138,6 +149,12 @@ impl Mailbox {
             reg::ERROR => self.error = Some(value),
             reg::PHASE => {}
             reg::LOGITS => self.logits = Some(value),
+            reg::EMBEDDING_WIDTH => self.width = value,
+            reg::EMBEDDING => {
+                self.first = Some(now);
+                self.embedded = Some(now);
+                self.result = Some(value);
+            }
             _ => return false,
         }
         true

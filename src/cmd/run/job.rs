@@ -46,13 +46,14 @@ impl Args {
             return self.shapes(load_model(&self.model)?, None);
         };
         let (model, quant) = (file.spec().clone(), file.scheme(self.quant.as_deref())?);
+        self.suits(&model)?;
         if self.prompt.is_none() && self.logits_of.is_none() {
             return self.shapes(model, quant);
         }
         let tokenizer = file.tokenizer()?;
         let stop = if self.stop_at_eos { ends(&tokenizer)? } else { Vec::new() };
         let (prompt, forced) = self.given(&tokenizer, model.vocab)?;
-        let decode = if forced.is_empty() { self.decode.unwrap_or(DEFAULT_DECODE) } else { count(&forced) };
+        let decode = if forced.is_empty() { self.makes(&model) } else { count(&forced) };
         let prefill = count(&prompt);
         let (text, ids) = if self.shape_only {
             (None, Some(GivenIds { prompt, made: Vec::new(), stop }))
@@ -63,15 +64,41 @@ impl Args {
         Ok(Workload { model, quant, text, ids, prefill, decode, context: 0 })
     }
 
+    /// Tokens to make: an encoder makes none.
+    fn makes(&self, model: &ModelSpec) -> u32 {
+        if model.extras.encoder.is_some() { 0 } else { self.decode.unwrap_or(DEFAULT_DECODE) }
+    }
+
+    /// Refuses what an encoder cannot be asked.
+    fn suits(&self, model: &ModelSpec) -> Result<(), CliError> {
+        let asked = [
+            ("--decode", self.decode.is_some()),
+            ("--context", self.context > 0),
+            ("--logits-of", self.logits_of.is_some()),
+            ("--stop-at-eos", self.stop_at_eos),
+            ("--tokens-from", self.tokens_from.is_some()),
+        ];
+        match asked.into_iter().find(|(_, given)| *given) {
+            Some((option, _)) if model.extras.encoder.is_some() => Err(CliError::input(format!(
+                "{option}: `{}` is an encoder: it makes one vector of a prompt, and no tokens\n  help: --prompt TEXT, or \
+                 --prefill N for a run without values",
+                model.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// A run without values.
     fn shapes(&self, model: ModelSpec, quant: Option<QuantScheme>) -> Result<Workload, CliError> {
+        self.suits(&model)?;
+        let decode = self.makes(&model);
         let work = Workload {
             model,
             quant,
             text: None,
             ids: None,
             prefill: self.prefill.unwrap_or(DEFAULT_PREFILL),
-            decode: self.decode.unwrap_or(DEFAULT_DECODE),
+            decode,
             context: self.context,
         };
         let Some(path) = &self.tokens_from else { return Ok(work) };

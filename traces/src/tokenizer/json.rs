@@ -32,8 +32,11 @@ pub(crate) fn from_json(
     place: &str,
 ) -> Result<Tokenizer, WorkloadError> {
     let bad = |key: &str, message: String| WorkloadError::from(WorkloadProblem::new(place, key, message));
-    let inner =
+    let mut inner =
         tokenizers::Tokenizer::from_bytes(text).map_err(|e| bad("", format!("does not build: {e}")))?;
+    // One text at a time: padding would be computed like tokens, and a text that is too long is refused, not cut.
+    inner.with_padding(None);
+    inner.with_truncation(None).map_err(|e| bad("truncation", e.to_string()))?;
     let document: Value =
         serde_json::from_slice(text).map_err(|e| bad("", format!("not valid JSON: {e}")))?;
     let tokens = inner.get_vocab(true);

@@ -1,0 +1,123 @@
+//! An encoder computed straight from its float weights, in the arithmetic the NPU documents.
+//!
+//! Models: every rounding the engines make. Does not model: tiles, cores, images.
+//! Source: the headers of the NPU's operations; the key block of the running softmax is an argument.
+
+use ndarray::{Array1, Array2};
+use traces::image::{Tensor, TensorSource};
+use traces::workload::{ModelSpec, QuantScheme};
+
+use super::reference::{Cache, Matrix, attend, get, r16, rounded};
+
+struct Layer {
+    qkv: [Matrix; 3],
+    bias: [Array1<f32>; 3],
+    output: (Matrix, Array1<f32>),
+    up: (Matrix, Array1<f32>),
+    down: (Matrix, Array1<f32>),
+    norms: [[Array1<f32>; 2]; 2],
+}
+
+/// The reference encoder.
+pub struct Encoder {
+    spec: ModelSpec,
+    words: Array2<f32>,
+    positions: Array2<f32>,
+    types: Array2<f32>,
+    norm: [Array1<f32>; 2],
+    layers: Vec<Layer>,
+}
+
+impl Encoder {
+    /// From the same source an image is built from.
+    pub fn new(spec: &ModelSpec, scheme: &QuantScheme, source: &mut impl TensorSource) -> Self {
+        let layers = (0..spec.layers)
+            .map(|l| {
+                let mut row = |t: Tensor| get(spec, source, t, l).row(0).to_owned();
+                let bias = [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias].map(&mut row);
+                let dense = [Tensor::OutputBias, Tensor::UpBias, Tensor::DownBias].map(&mut row);
+                let norms = [
+                    [Tensor::AttnNorm, Tensor::AttnNormBias].map(&mut row),
+                    [Tensor::FfnNorm, Tensor::FfnNormBias].map(&mut row),
+                ];
+                let body = scheme.body;
+                let mut matrix = |t: Tensor, quant| Matrix::new(spec, scheme, quant, source, (t, l));
+                let [out_bias, up_bias, down_bias] = dense;
+                Layer {
+                    bias,
+                    norms,
+                    qkv: [Tensor::Query, Tensor::Key, Tensor::Value].map(|t| matrix(t, body.qkv)),
+                    output: (matrix(Tensor::Output, body.out), out_bias),
+                    up: (matrix(Tensor::Up, body.up), up_bias),
+                    down: (matrix(Tensor::Down, body.down), down_bias),
+                }
+            })
+            .collect();
+        let norm =
+            [Tensor::EmbedNorm, Tensor::EmbedNormBias].map(|t| get(spec, source, t, 0).row(0).to_owned());
+        let [words, positions, types] =
+            [Tensor::Embed, Tensor::Positions, Tensor::TokenTypes].map(|t| get(spec, source, t, 0).mapv(r16));
+        Self { spec: spec.clone(), words, positions, types, norm, layers }
+    }
+
+    /// The vector of these tokens; keys are visited `block` at a time.
+    #[allow(clippy::cast_precision_loss, reason = "rows are few")]
+    pub fn encode(&self, tokens: &[usize], block: usize) -> Vec<f32> {
+        let mut rows: Vec<Array1<f32>> = tokens
+            .iter()
+            .enumerate()
+            .map(|(i, token)| &(&self.words.row(*token) + &self.types.row(0)) + &self.positions.row(i))
+            .map(|x| layer_norm(&self.spec, x, &self.norm))
+            .collect();
+        for layer in &self.layers {
+            rows = self.layer(layer, &rows, block);
+        }
+        let mut sum = Array1::<f32>::zeros(self.spec.hidden as usize);
+        for row in &rows {
+            sum += row;
+        }
+        let mean = sum.mapv(|v| v / rows.len() as f32);
+        let squares = mean.iter().fold(0.0f32, |s, v| s + v * v);
+        let factor = 1.0 / (if 1e-24 > squares { 1e-24 } else { squares }).sqrt();
+        mean.iter().map(|v| v * factor).collect()
+    }
+
+    fn layer(&self, layer: &Layer, rows: &[Array1<f32>], block: usize) -> Vec<Array1<f32>> {
+        let mut queries = Vec::new();
+        let mut cache: Cache = [Vec::new(), Vec::new()];
+        for row in rows {
+            let input = row.mapv(r16);
+            let [q, k, v] = [0, 1, 2].map(|i| rounded(layer.qkv[i].multiply(&input) + &layer.bias[i]));
+            queries.push(q);
+            cache[0].push(k);
+            cache[1].push(v);
+        }
+        let spec = &self.spec;
+        let pairs = rows.iter().zip(&queries);
+        pairs
+            .map(|(x, q)| {
+                let attended = attend(spec, &cache, q, block);
+                let x = (layer.output.0.multiply(&attended) + &layer.output.1) + x;
+                let x = layer_norm(spec, x, &layer.norms[0]);
+                let up = layer.up.0.multiply(&x.mapv(r16)) + &layer.up.1;
+                let hidden = rounded(up.mapv(gelu));
+                let x = (layer.down.0.multiply(&hidden) + &layer.down.1) + x;
+                layer_norm(spec, x, &layer.norms[1])
+            })
+            .collect()
+    }
+}
+
+fn gelu(x: f32) -> f32 {
+    (0.5 * x) * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "as the engine computes")]
+fn layer_norm(spec: &ModelSpec, mut x: Array1<f32>, [gain, bias]: &[Array1<f32>; 2]) -> Array1<f32> {
+    let n = x.len() as f32;
+    let mean = x.iter().fold(0.0f32, |s, v| s + v) / n;
+    x.mapv_inplace(|v| v - mean);
+    let squares = x.iter().fold(0.0f32, |s, v| s + v * v);
+    let r = 1.0 / (squares / n + spec.norm_eps as f32).sqrt();
+    (x.mapv(|v| v * r) * gain) + bias
+}
