@@ -110,9 +110,9 @@ fn the_digest_is_the_same_in_every_build() {
         digest("fp16", &Compute::Shapes(Vec::new())),
     ];
     insta::assert_snapshot!(all.join("\n"), @r"
-    w4a16-g128: 6977 events, digest 988c66800c7482e51307762928947c4a, end 634645000000 fs
-    w8a8: 7193 events, digest 805f466ea3cb381124530062d79f0221, end 744393000000 fs
-    fp16: 6917 events, digest 2bc077cc82ed7a19e288d87a07c72b9b, end 948399000000 fs
+    w4a16-g128: 7287 events, digest ee0c2b0bd5903886c445596aa4b10d24, end 679005000000 fs
+    w8a8: 7666 events, digest 86251d7c8070944596c7b661d93f1f04, end 792585000000 fs
+    fp16: 7231 events, digest 0cc43a26f1efd9da4c72636b7fe255ed, end 992409000000 fs
     ");
 }
 
