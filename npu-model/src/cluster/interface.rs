@@ -74,7 +74,7 @@ pub struct FlowRequest<'a> {
 pub trait Outside: Memory {
     /// Schedules an event of a core.
     fn schedule(&mut self, at: Time, core: usize, event: NpuEvent);
-    /// Starts a transfer now; its end comes back through [`Cluster::flow_done`].
+    /// Starts a transfer now; its end comes back through [`super::Cluster::flow_done`].
     fn start_flow(&mut self, at: Time, flow: &FlowRequest);
     /// Sets a core's interrupt line.
     fn interrupt(&mut self, core: usize, level: bool);

@@ -1,6 +1,6 @@
 //! Synthetic noise of a CPU: random lines at a share of the pins' rate, beside everything else.
 //!
-//! Models: reads of 64-byte lines spread evenly over the channels, at most [`OUTSTANDING`] late ones a channel.
+//! Models: reads of 64-byte lines spread evenly over the channels, at most `OUTSTANDING` late ones a channel.
 //! Does not model: writes, locality, the caches a real CPU's lines would come from.
 //! Source: our own; it stands for other software on the phone.
 
