@@ -118,5 +118,3 @@ pub const R_ARENA: u64 = 4;
 pub const R_GAIN: u64 = 12;
 /// Region register of its bias.
 pub const R_SHIFT: u64 = 13;
-/// Region register of the current layer's attention lists, where layers differ.
-pub const R_ATTENTION: u64 = 14;

@@ -9,7 +9,6 @@
 
 use super::Cluster;
 use crate::core::{MX, VP};
-use crate::dma::{Direction, Transfer};
 use crate::ops::Cost;
 
 /// Fixed-point units of a byte a cycle, and of a cycle.
@@ -72,20 +71,13 @@ impl Cluster {
         cycles
     }
 
-    /// A transfer begins (or ends): the cores whose scratchpads it uses serve it first meanwhile.
-    pub(super) fn transfer_demand(&mut self, core: usize, cycle: u64, t: &Transfer, begins: bool) {
+    /// A transfer begins (or ends): the scratchpads of `cores` serve it first meanwhile.
+    pub(super) fn transfer_demand(&mut self, cores: u64, cycle: u64, begins: bool) {
         if self.cores.cfg.ports.banks == 0 {
             return;
         }
         let rate = u128::from(self.channel_rate()) * u128::from(UNIT);
         let rate = u64::try_from(rate / u128::from(self.cores.cfg.frequency.get())).expect("a width");
-        let own = 1u64 << core;
-        let mask = if t.cores == 0 { own } else { t.cores };
-        let cores = match t.direction {
-            Direction::Load | Direction::Fill => mask,
-            Direction::Store => own,
-            Direction::Copy => mask | own,
-        };
         for i in (0..self.time.len()).filter(|i| cores >> i & 1 == 1) {
             self.arbitrate(i, cycle);
             let demand = &mut self.time[i].dma_demand;

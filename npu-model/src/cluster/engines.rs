@@ -8,7 +8,6 @@ use super::transfers::TRANSFER_WAITS;
 use super::{Cluster, Executed, NpuEvent, Outside, Running, WAITS};
 use crate::activity::{Activity, OpKey};
 use crate::core::{ENGINES, Issued, MX, Phase, Sequenced, VP};
-use crate::dma::Transfer;
 use crate::ops;
 use crate::stalls::Cause;
 
@@ -144,10 +143,8 @@ impl Cluster {
         let Some(mut r) = e.running.take() else { return };
         r.waits[TRANSFER_WAITS - 1].1 = r.conflict;
         self.cores.cores[core].busy[engine] = false;
-        if let (Body::Dma(d), false) = (&r.issued.command.body, r.issued.skip)
-            && let Ok(t) = Transfer::new(&r.issued.command, d, r.issued.region, &self.cores.cfg)
-        {
-            self.transfer_demand(core, cycle, &t, false);
+        if engine < MX && !r.issued.skip {
+            self.transfer_demand(self.time[core].engines[engine].transfer.served, cycle, false);
         }
         let e = &mut self.time[core].engines[engine];
         let own = cycle - r.start - r.conflict;

@@ -11,7 +11,7 @@ use super::dispatch::reachable;
 use super::{Cluster, FlowRequest, NpuEvent, Outside, Requester};
 use crate::activity::Activity;
 use crate::core::Issued;
-use crate::dma::{Phase, Transfer};
+use crate::dma::{Direction, Phase, Transfer};
 use crate::fault::Fault;
 use crate::stalls::Cause;
 
@@ -27,6 +27,8 @@ pub(super) struct TransferTime {
     qos: u64,
     slc: u64,
     tag: u64,
+    /// Cores whose scratchpads it uses, by bit.
+    pub(super) served: u64,
     /// Cycles before which the decoder and the ring are not done with it.
     decoded: u64,
     delivered: u64,
@@ -42,10 +44,22 @@ impl Default for TransferTime {
             qos: 0,
             slc: 0,
             tag: 0,
+            served: 0,
             decoded: 0,
             delivered: 0,
             waits: [(Cause::FillDrain, 0), (Cause::DmaBandwidth, 0), (Cause::Fabric, 0)],
         }
+    }
+}
+
+/// Cores whose scratchpads a transfer of `core` uses, by bit.
+const fn scratchpads(core: usize, t: &Transfer) -> u64 {
+    let own = 1u64 << core;
+    let mask = if t.cores == 0 { own } else { t.cores };
+    match t.direction {
+        Direction::Load | Direction::Fill => mask,
+        Direction::Store => own,
+        Direction::Copy => mask | own,
     }
 }
 
@@ -72,8 +86,10 @@ impl Cluster {
             *free = decoded;
         }
         let linked = self.ring.take(core, t.cores, cycle + setup, traffic.crossing.div_ceil(width));
+        let served = scratchpads(core, &t);
         let e = &mut self.time[core].engines[engine].transfer;
         *e = TransferTime {
+            served,
             cap: traffic.cap(channel, width, self.cores.cfg.frequency),
             qos: d.qos,
             slc: d.slc,
@@ -103,7 +119,7 @@ impl Cluster {
             self.port_begins(core, engine, cycle, traffic.beats);
             self.next_phase(now, core, engine, out);
         }
-        self.transfer_demand(core, cycle, &t, true);
+        self.transfer_demand(served, cycle, true);
         Ok((traffic.beats, Activity::of_transfer(&traffic), Demand::default()))
     }
 
