@@ -1,11 +1,19 @@
 //! What Gemma has beyond the plain block, computed by the firmware's command lists: every logit, bit for bit.
 
+#[path = "support/soc.rs"]
+#[allow(dead_code, reason = "only a part of what tests of whole chips share is needed here")]
+mod soc;
 #[allow(dead_code, reason = "only a part of what the functional tests share is needed here")]
 mod support;
 
+use isa::image::{self, ImageHeader};
+use runtime::Model;
+use runtime::model::ModelError;
+use soc::{Case, Compute, Ended, SEED, prompt};
+use soc_model::soc::SocFault;
 use support::machine::{Machine, Sampled, Shape};
 use support::reference::Reference;
-use traces::image::{build_image, random_tensors};
+use traces::image::{ImageLayout, build_image, random_tensors};
 use traces::workload::{
     Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling, TensorFormat, Window,
 };
@@ -208,4 +216,69 @@ fn blocks_outside_the_window_are_not_read() {
     machine.spoil(1, 1);
     let made = machine.generate(&[2], 1);
     assert!(made[0].logits.iter().all(|l| l.is_nan()), "a spoiled key that is read shows");
+}
+
+/// The reference's greedy continuation of a whole chip's case.
+fn continuation(case: &Case) -> Vec<u32> {
+    let mut reference = Reference::new(&case.spec, &case.quant, &mut random_tensors(SEED, &case.spec));
+    let mut blocks = case.blocks().into_iter();
+    let mut step = |token: u32| reference.step(token as usize, blocks.next().expect("a block a position"));
+    let mut logits = case.prompt.iter().map(|t| step(*t)).last().expect("a prompt");
+    let mut out = Vec::new();
+    for _ in 0..case.decode {
+        let best = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+        out.push(u32::try_from(best).expect("small"));
+        logits = if (out.len() as u64) < case.decode { step(out[out.len() - 1]) } else { logits };
+    }
+    out
+}
+
+#[test]
+fn the_whole_chip_makes_the_references_tokens_and_time_does_not_see_values() {
+    for spec in families() {
+        for (cores, quant) in [(1, "w4a16-g128"), (2, "fp16"), (4, "w8a8")] {
+            let base = Case::new(&[format!("npu.cores={cores}")], quant);
+            let case = Case { prompt: prompt(&spec, 70), decode: 12, chunk: 16, spec: spec.clone(), ..base };
+            let computed = case.run(&Compute::Values).expect("it runs");
+            let tokens: Vec<u32> = computed.tokens.iter().map(|t| t.0).collect();
+            assert_eq!(tokens, continuation(&case), "{} {quant} {cores}", spec.name);
+            let shapes = case.run(&Compute::Shapes((70..).zip(tokens).collect())).expect("it runs");
+            assert_eq!(computed.tokens, shapes.tokens, "tokens and their times: {} {quant}", spec.name);
+            assert_eq!((computed.end, &computed.cycles), (shapes.end, &shapes.cycles));
+        }
+    }
+}
+
+fn header(spec: &ModelSpec) -> ImageHeader {
+    ImageLayout::new(spec, &QuantScheme::named("fp16").expect("scheme")).expect("a layout").header
+}
+
+#[test]
+fn an_unknown_flag_is_refused_and_so_are_windows_and_caps_that_cannot_be() {
+    let good = header(&families()[0]);
+    assert!(Model::new(good).is_ok());
+    for flag in (0..64).map(|bit| 1u64 << bit).filter(|flag| runtime::model::FLAGS & flag == 0) {
+        let error = Model::new(ImageHeader { flags: good.flags | flag, ..good }).err();
+        assert_eq!(error, Some(ModelError::Unknown(flag)));
+    }
+    for bad in [
+        ImageHeader { window: 0, ..good },
+        ImageHeader { window: 1 << 20, ..good },
+        ImageHeader { logit_cap: 0, ..good },
+        ImageHeader { attention_cap: 1 << 32, ..good },
+        ImageHeader { flags: good.flags & !image::FLAG_WINDOW | image::FLAG_LOCAL_ROPE, ..good },
+    ] {
+        assert_eq!(Model::new(bad).err(), Some(ModelError::BadShape), "{bad:?}");
+    }
+    // On the chip: a message with the flag.
+    let case = Case { spec: families()[0].clone(), ..Case::new::<&str>(&[], "fp16") };
+    let mut builder = case.builder(&Compute::Shapes(Vec::new()));
+    let unknown = 1u64 << 40;
+    let words = ImageHeader { flags: good.flags | unknown, ..good }.to_words();
+    builder.model.stored[0].1 = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let ended = builder.build().map_err(Ended::Refused);
+    let ended = ended.and_then(|chip| chip.run(&mut |_| {}).map_err(Ended::Faulted));
+    let Err(Ended::Faulted(SocFault::Firmware { reason, console, .. })) = ended else { panic!("it ran") };
+    assert!(reason.contains("does not compute"), "{reason}");
+    assert!(console.contains("0x10000000000"), "{console}");
 }

@@ -265,14 +265,7 @@ impl Reference {
                 }
             })
             .collect();
-        Self {
-            embed: embed.mapv(r16),
-            final_norm,
-            head,
-            layers,
-            spec: spec.clone(),
-            kv: scheme.kv,
-        }
+        Self { embed: embed.mapv(r16), final_norm, head, layers, spec: spec.clone(), kv: scheme.kv }
     }
 
     /// Appends `token` and returns the logits behind it; keys are visited `block` at a time.

@@ -8,9 +8,7 @@ use crate::attention::{self, Head};
 use crate::cache;
 use crate::caps::Caps;
 use crate::draw;
-use crate::emit::{
-    Emitter, R_ARENA, R_ATTENTION, R_BULK, R_GAIN, R_IMAGE, R_KV, R_LAYER, R_SHIFT, Sink,
-};
+use crate::emit::{Emitter, R_ARENA, R_ATTENTION, R_BULK, R_GAIN, R_IMAGE, R_KV, R_LAYER, R_SHIFT, Sink};
 use crate::encoder;
 use crate::head::{self, Pieces};
 use crate::layer::layer;
