@@ -138,15 +138,18 @@ fn check(spec: &ModelSpec, quant: &str, shape: &Shape, turns: &Turns) -> (bool, 
 
 const RESIDENT: u64 = 1 << 20;
 const SPILLED: u64 = 64 << 10;
+/// Room for a token's activations, not for a chunk's.
+const BETWEEN: u64 = 128 << 10;
 
 #[test]
 fn each_alone_resident_and_spilled() {
     for (i, (spec, turns)) in (1u32..).zip(alone()) {
         for (j, quant) in (0u32..).zip(["fp16", "w4a16-g128", "w8a8", "w4a8-g32"]) {
             let cores = (i + j) % 4 + 1;
-            assert_eq!(check(&spec, quant, &shape(cores, RESIDENT), turns), (true, true), "{}", spec.name);
+            let what = format!("{}: {quant}", spec.name);
+            assert_eq!(check(&spec, quant, &shape(cores, RESIDENT), turns), (true, true), "{what}");
             let (_, prefill) = check(&spec, quant, &shape(5 - cores, SPILLED), turns);
-            assert!(!prefill, "{}: {quant} did not spill", spec.name);
+            assert!(!prefill, "{what} did not spill");
         }
     }
 }
@@ -163,6 +166,8 @@ fn both_families_in_every_scheme_on_any_number_of_cores() {
                 assert!(!prefill, "{}: {quant} did not spill", spec.name);
             }
         }
+        assert_eq!(check(&spec, "fp16", &shape(3, BETWEEN), LONG), (true, false));
+        assert_eq!(check(&spec, "w4a16-g128", &shape(2, SPILLED), SHORT), (false, false));
         // More cores than key heads, and than panels of the residual stream.
         check(&spec, "fp16", &shape(8, RESIDENT), SHORT);
         check(&spec, "w4a16-g128", &shape(8, SPILLED), SHORT);

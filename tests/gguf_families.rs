@@ -247,7 +247,7 @@ fn every_decoder_runs_and_an_encoder_makes_no_tokens() {
     }
 }
 
-const PROMPT: &str = "the end is near and on the other hand is 42";
+const PROMPT: &str = "the end is near and on the other hand is 42 0123456789 98765432";
 const MADE: usize = 12;
 
 /// A run's record.
