@@ -255,6 +255,28 @@ fn the_whole_chip_makes_the_references_tokens_and_time_does_not_see_values() {
     }
 }
 
+#[test]
+fn a_longer_context_costs_windowed_layers_nothing() {
+    let read = |period: u32, context: u64| {
+        let spec = ModelSpec { layers: 6, ..windowed("period", 20, period, None) };
+        let case = Case {
+            prompt: prompt(&spec, 5),
+            spec,
+            decode: 5,
+            context,
+            ..Case::new(&["npu.cores=2"], "fp16")
+        };
+        case.run(&Compute::Shapes(Vec::new())).expect("it runs").decode_read_bytes
+    };
+    let growth = |period| read(period, 4696) - read(period, 600);
+    let (all, second, none) = (growth(1), growth(2), growth(0));
+    // Keys and values of 4096 positions in each of six layers, for each of four tokens made by decode.
+    let bytes = 6 * 4 * 4096 * 2 * 2 * 16 * 2;
+    assert!((bytes..bytes + bytes / 10).contains(&all), "{all} against {bytes}");
+    assert!((bytes / 2..bytes / 2 + bytes / 10).contains(&second), "{second} against half of {bytes}");
+    assert!(none < bytes / 100, "{none}");
+}
+
 fn specs() -> impl Strategy<Value = ModelSpec> {
     let widths = (4u32..=10, 1u32..=5, 1u32..=4, 1u32..=6, 1u32..=2, 4u32..=20, 4u32..=20);
     let window = (1u32..=80, 0u32..=6, any::<bool>());
