@@ -283,6 +283,8 @@ fn kv_bits(quant: &QuantScheme) -> u32 {
 fn bulk_bytes(m: &ModelSpec, quant: &QuantScheme, positions: u64, chunk: u32) -> u64 {
     let positions = positions.div_ceil(16) * 16;
     let kv = quant.kv_bytes_per_token(m) * positions;
-    let spill = u64::from(chunk) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
+    // Residual stream, and beside it outputs that are normed before they join it.
+    let rows = if m.extras.post_norms { 2 } else { 1 };
+    let spill = u64::from(chunk) * (rows * u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
     kv + spill + u64::from(m.vocab) * 4 + 64 * 1024
 }

@@ -107,6 +107,7 @@ pub struct Machine {
     order: Stream,
     caps: Caps,
     model: Model,
+    places: Places,
     position: u64,
     /// Whether some prefill chunk spilled.
     pub spilled: bool,
@@ -202,6 +203,7 @@ impl Machine {
             tails: vec![0; cores.cores.len()],
             caps,
             model,
+            places,
             order: Stream::new(shape.order, "npu", "order"),
             cores,
             memory,
@@ -420,6 +422,17 @@ impl Machine {
         self.memory.read(BULK + self.program.logits_offset(), &mut logits).expect("in bulk memory");
         let logits = logits.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")));
         Sampled { token: best.0 as usize, logits: logits.collect() }
+    }
+
+    /// Overwrites the cached keys and values of a layer before position `end` with what is no number.
+    pub fn spoil(&mut self, layer: u64, end: u64) {
+        let (h, p) = (&self.model.h, &self.places);
+        let row = isa::cache::row_bytes(h.head_dim, p.kv_bits);
+        let base = layer * runtime::cache::layer_bytes(h.kv_heads, h.head_dim, p.positions, p.kv_bits);
+        let bytes = vec![0xFF; usize::try_from(end * row).expect("small")];
+        for head in 0..2 * h.kv_heads {
+            self.memory.write(BULK + base + head * p.positions * row, &bytes).expect("in bulk memory");
+        }
     }
 
     /// Runs `prompt` in chunks and then `count - 1` decode steps; returns tokens and the logits of each.

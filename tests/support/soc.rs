@@ -118,7 +118,8 @@ impl Case {
         let m = &self.spec;
         let positions = self.positions();
         let kv = u64::from(m.kv_heads) * u64::from(m.head_dim) * 4 * positions * u64::from(m.layers);
-        let spill = u64::from(self.chunk) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
+        let rows = if m.extras.post_norms { 2 } else { 1 };
+        let spill = u64::from(self.chunk) * (rows * u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
         SocBuilder {
             config: self.soc.clone(),
             firmware: FirmwareImage { place: "built-in".to_owned(), elf: FIRMWARE.to_vec() },

@@ -114,6 +114,8 @@ pub const R_KV: u64 = 2;
 pub const R_BULK: u64 = 3;
 /// Region register of command lists and results.
 pub const R_ARENA: u64 = 4;
+/// Region register of the attention lists of the current layer's kind (models with windows).
+pub const R_ATTENTION: u64 = 14;
 /// Region register of the gain of an encoder's norm before the current layer.
 pub const R_GAIN: u64 = 12;
 /// Region register of its bias.

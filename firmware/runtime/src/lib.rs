@@ -20,6 +20,7 @@ pub mod layer;
 pub mod model;
 pub mod norm;
 pub mod plan;
+pub mod post;
 pub mod program;
 pub mod quant;
 pub mod sem;

@@ -1,19 +1,19 @@
 //! All lists of a model: where they are, when they are written, what changes from token to token.
 
 use isa::image::ImageHeader;
-use isa::npu::{Command, Ctrl, CtrlOp, MAX_CORES};
+use isa::npu::{Command, Ctrl, CtrlOp, Dma, MAX_CORES};
 use isa::tags::OpKind;
 
 use crate::attention::{self, Head};
 use crate::cache;
 use crate::caps::Caps;
 use crate::draw;
-use crate::emit::{Emitter, R_ARENA, R_BULK, R_GAIN, R_IMAGE, R_KV, R_LAYER, R_SHIFT, Sink};
+use crate::emit::{Emitter, R_ARENA, R_ATTENTION, R_BULK, R_GAIN, R_IMAGE, R_KV, R_LAYER, R_SHIFT, Sink};
 use crate::encoder;
 use crate::head::{self, Pieces};
 use crate::layer::layer;
 use crate::model::Model;
-use crate::norm::{embed, embedding_row, linear};
+use crate::norm::{embed, embedding_row, granule, linear};
 use crate::plan::{Plan, share};
 use crate::sem;
 
@@ -57,11 +57,14 @@ pub struct Context<'a> {
     pub h_offset: u64,
     /// Offset in bulk memory of its int8 form.
     pub h8_offset: u64,
+    /// Offset in bulk memory of spilled outputs that are normed before they join the residual stream.
+    pub output_offset: u64,
     /// Offset in bulk memory of the logits.
     pub logits_offset: u64,
     /// Offset in the arena of this core's result record.
     pub result_offset: u64,
-    /// Arena entry of the first attention list, and entries of each.
+    /// Arena entry of the first attention list, and entries of each: those of layers that see all positions, then
+    /// those of windowed ones.
     pub attention: (u64, u64),
 }
 
@@ -73,8 +76,24 @@ impl Context<'_> {
     }
     /// Arena entry of the attention list of this core's `i`-th head.
     #[must_use]
-    pub const fn attention_list(&self, i: u64) -> u64 {
-        self.attention.0 + i * self.attention.1
+    pub const fn attention_list(&self, windowed: bool, i: u64) -> u64 {
+        let behind = if windowed { self.heads() } else { 0 };
+        self.attention.0 + (behind + i) * self.attention.1
+    }
+    /// Region and byte offset at which a layer's list calls it, whatever the kind of layer.
+    #[must_use]
+    pub const fn attention_call(&self, i: u64) -> (u64, u64) {
+        if self.model.windows() {
+            (R_ATTENTION, i * self.attention.1 * 32)
+        } else {
+            (R_ARENA, self.attention_list(false, i) * 32)
+        }
+    }
+    /// KV heads of this core.
+    #[must_use]
+    pub const fn heads(&self) -> u64 {
+        let (from, to) = share(self.model.h.kv_heads, self.core, self.caps.cores);
+        to - from
     }
 }
 
@@ -293,6 +312,7 @@ impl Base {
             x_offset: self.x_offset,
             h_offset: self.x_offset + shape.plan.rows * self.model.h.hidden * 4,
             h8_offset: self.x_offset + shape.plan.rows * (self.model.h.hidden * 4 + self.model.h.ffn * 2),
+            output_offset: self.x_offset + shape.plan.rows * (self.model.h.hidden * 4 + self.model.h.ffn * 3),
             logits_offset: self.logits_offset,
             result_offset: result_offset(core),
             attention: shape.attention[core as usize],
@@ -304,10 +324,10 @@ impl Base {
         let limit = self.draw_list(0);
         for core in 0..self.caps.cores {
             let i = core as usize;
-            let (from, to) = share(self.model.h.kv_heads, core, self.caps.cores);
             let words = attention::most_words(&self.context(shape, core), self.places.positions);
             shape.attention[i] = (at, words);
-            at += words * (to - from);
+            let kinds = if self.model.windows() { 2 } else { 1 };
+            at += words * self.context(shape, core).heads() * kinds;
             if at + 65_536 > limit {
                 return Err(Unfit::Arena);
             }
@@ -323,7 +343,7 @@ impl Base {
             };
             let top = e.position();
             (shape.layer[i], shape.head[i], shape.pieces[i], shape.top[i]) = (at, head, pieces, top);
-            let a_layer = if self.model.encoder() { 6 } else { 4 };
+            let a_layer = if self.model.encoder() || self.model.windows() { 6 } else { 4 };
             at = top + 64 + a_layer * self.model.h.layers + 4 * shape.plan.rows;
             if at > limit {
                 return Err(Unfit::Arena);
@@ -350,12 +370,14 @@ impl Base {
         let cx = self.context(shape, core);
         // An encoder's passes have nothing to do with each other.
         let patch = shape.start.filter(|_| step.rows == 1 && !self.model.encoder());
-        let (from, to) = share(self.model.h.kv_heads, core, self.caps.cores);
-        let same = patch.is_some_and(|s| attention::same_shape(&cx, s, step.start));
-        for k in 0..to - from {
-            let h = Head { head: from + k, i: k, start: step.start };
-            let mut e = Emitter::new(sink, cx.attention_list(k));
-            attention::head(&mut e, &cx.tagged(OpKind::Attention), &h, same);
+        let (from, _) = share(self.model.h.kv_heads, core, self.caps.cores);
+        for windowed in [false, true].into_iter().filter(|w| self.model.has_layers(*w)) {
+            let same = patch.is_some_and(|s| attention::same_shape(&cx, windowed, s, step.start));
+            for k in 0..cx.heads() {
+                let h = Head { head: from + k, i: k, start: step.start, windowed };
+                let mut e = Emitter::new(sink, cx.attention_list(windowed, k));
+                attention::head(&mut e, &cx.tagged(OpKind::Attention), &h, same);
+            }
         }
         if step.sample && !self.model.encoder() {
             let mut e = Emitter::new(sink, 0);
@@ -413,6 +435,10 @@ impl Base {
         let table =
             linear(0, self.caps.misc_channel(), R_IMAGE, h.inv_freq, cx.plan.inv_freq, h.head_dim * 2);
         e.push(&[], &[], OpKind::Embed.code(), Command::dma(table));
+        if self.model.local_rope() {
+            let local = Dma { moff: h.inv_freq_local, saddr: granule(cx.plan.inv_freq_local), ..table };
+            e.push(&[], &[], OpKind::Embed.code(), Command::dma(local));
+        }
         let embedding = e.position();
         embed(&mut e, &cx.tagged(OpKind::Embed), tokens);
         for l in 0..h.layers {
@@ -422,6 +448,11 @@ impl Base {
             let kv = if self.model.encoder() { 0 } else { l * self.kv_layer };
             e.set_region(R_KV, self.places.bulk.0 + kv, self.kv_layer);
             self.set_norm(&mut e, l);
+            if self.model.windows() {
+                let lists = cx.attention_list(self.model.windowed(l), 0) * 32;
+                let bytes = cx.attention.1 * cx.heads() * 32;
+                e.set_region(R_ATTENTION, self.places.arena.0 + lists, bytes);
+            }
             e.call(R_ARENA, shape.layer[i] * 32);
         }
         self.set_norm(&mut e, h.layers);
