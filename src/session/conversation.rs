@@ -114,6 +114,8 @@ impl Conversation {
         }
         // At least one id is read: its logits are the answer's beginning.
         let reused = alike(&self.resident, prompt).min(prompt.len().saturating_sub(1));
+        // Should the turn end early, what lies behind is written over already.
+        self.resident.truncate(reused);
         let turn = Turn {
             prompt: prompt[reused..].to_vec(),
             decode: most.min(left).into(),

@@ -14,7 +14,7 @@ use soc_model::soc::Draw;
 
 const IMAGE: u64 = 0x8000_0000;
 const ARENA: u64 = 0x10_0000_0000;
-const BULK: u64 = 0x20_0000_0000;
+const BULK: u64 = 0x18_0000_0000;
 const ARENA_BYTES: usize = 24 << 20;
 
 /// Save areas of preempted cores, and the ring of who preempts them.
@@ -400,6 +400,11 @@ impl Machine {
         self.run();
         self.position += step.rows;
         true
+    }
+
+    /// Goes on behind the first `position` positions.
+    pub fn resume(&mut self, position: u64) {
+        self.position = position;
     }
 
     /// How the tokens that follow are chosen.

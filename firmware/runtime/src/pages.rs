@@ -100,7 +100,9 @@ impl Pages {
         let (slabs, entry) = (Slabs::new(paging.slabs), (tables - arena) / WORD_BYTES);
         let ibound = paging.number(first, paging.slabs - 1, paging.streams - 1);
         let index = Index { icnt: paging.entries() - 1, ibound, plog: paging.page_log2, ..Index::default() };
-        (ibound < NO_PAGE).then_some(Self { paging, slabs, tables, entry, first, end, index })
+        // A region's limit has 36 bits.
+        let near = ibound < NO_PAGE && (end - tables) >> 36 == 0;
+        near.then_some(Self { paging, slabs, tables, entry, first, end, index })
     }
 
     /// Arena entry behind the tables.
