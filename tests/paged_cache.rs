@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use runtime::pages::{Exhausted, Slabs};
 use serde_json::Value;
 use soc::{Case, Compute, prompt};
-use soc_model::soc::{RunResult, SocFault, Turn};
+use soc_model::soc::{MemoryTiming, RunResult, SocBuilder, SocFault, Turn};
 use support::machine::{Interruption, Machine, Shape};
 use traces::image::{build_image, random_tensors};
 use traces::workload::{ModelSpec, QuantScheme, TensorFormat};
@@ -149,6 +149,25 @@ fn the_chip_makes_the_same_tokens_of_any_pages_and_takes_the_same_time_without_v
             assert_eq!(got.kv_pages, (used, paging.total_pages()));
             assert_eq!(shapes.kv_pages, got.kv_pages);
         }
+    }
+}
+
+#[test]
+fn scattered_pages_take_as_long_sampled_as_burst_by_burst() {
+    for page_positions in [1, 8] {
+        let mut case = Case::new(&["npu.cores=2"], "fp16");
+        (case.context, case.decode) = (400, 4);
+        case.pages.page_positions = page_positions;
+        let time = |memory| {
+            let builder = SocBuilder { memory, ..case.builder(&Compute::Shapes(Vec::new())) };
+            let result = builder.build().expect("a chip").run(&mut |_| {}).expect("the run ends");
+            result.end.saturating_sub(result.zero).get()
+        };
+        let (sampled, burst) = (time(MemoryTiming::Sampled), time(MemoryTiming::Burst));
+        assert!(
+            sampled.abs_diff(burst) * 20 < burst,
+            "{page_positions}: {sampled} fs sampled, {burst} exact"
+        );
     }
 }
 

@@ -29,11 +29,11 @@ impl Slabs {
     /// `total` free slabs, at most [`MOST_SLABS`].
     #[must_use]
     pub fn new(total: u64) -> Self {
-        let mut order = [0; MOST_SLABS as usize];
-        for (i, slab) in order.iter_mut().enumerate() {
+        let (mut order, total) = ([0; MOST_SLABS as usize], total.min(MOST_SLABS) as usize);
+        for (i, slab) in order.iter_mut().enumerate().take(total) {
             *slab = i as u16;
         }
-        Self { order, used: 0, total: total.min(MOST_SLABS) as usize }
+        Self { order, used: 0, total }
     }
 
     /// Slabs taken, in the order of the positions they hold.
