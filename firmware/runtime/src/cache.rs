@@ -41,7 +41,7 @@ fn offset(cx: &Context, r: &Rows) -> u64 {
     let stream = r.head * 2 + u64::from(r.value);
     match cx.pages {
         None => (stream * cx.positions + r.position) * row,
-        Some(pages) => (stream * pages.paging.groups << pages.paging.page_log2) + r.position * row,
+        Some(pages) => ((stream * pages.paging.groups) << pages.paging.page_log2) + r.position * row,
     }
 }
 
