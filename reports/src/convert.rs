@@ -61,6 +61,7 @@ pub(crate) fn record(f: &RunFacts) -> RunRecord {
         cycles: cycles(f),
         commands: f.commands.clone(),
         preemption: f.preemption,
+        kv: f.kv.as_ref().map(crate::record::Kv::new),
         ops: f.ops.iter().map(op).collect(),
         output: f.output.clone(),
         memory_model: f.memory_model,
@@ -102,6 +103,7 @@ fn times(f: &RunFacts) -> Times {
         tpot_p50_s: nearest_rank(50),
         tpot_p99_s: nearest_rank(99),
         total_s: seconds(f.end),
+        token_s: f.token_times.iter().copied().map(seconds).collect(),
     }
 }
 

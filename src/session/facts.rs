@@ -35,6 +35,15 @@ fn preemption(p: &npu_model::Preemptions) -> Option<reports::record::Preemption>
     (told != reports::record::Preemption::default()).then_some(told)
 }
 
+/// Pages of the cache at the run's end.
+fn kv(q: &RunRequest, r: &RunResult) -> Option<reports::facts::KvFacts> {
+    let asked = u64::from(q.context_tokens) + u64::from(q.prefill_tokens) + u64::from(q.decode_tokens);
+    let paging = super::pages::paging(&q.model, &q.quant, asked, q.pages).ok()??;
+    // The last token is not fed back.
+    let positions = u64::from(q.context_tokens) + u64::from(q.prefill_tokens) + made(q, r).saturating_sub(1);
+    Some(super::pages::facts(&paging, &q.quant, positions, r.kv_pages))
+}
+
 /// The facts of a run.
 pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256: String) -> RunFacts {
     let since = |t: Time| t.saturating_sub(r.zero);
@@ -87,6 +96,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         cycles: cycles(r),
         commands: r.commands.clone(),
         preemption: preemption(&r.preemptions),
+        kv: kv(q, r),
         ops,
         output: q.text.as_ref().map(|job| super::output(q, job, r)),
         memory_model: match q.memory_model {
@@ -108,6 +118,11 @@ fn config(q: &RunRequest, layout: &ImageLayout) -> serde_json::Value {
         "prefill_chunk": super::chunk(q),
         "kv": q.quant.kv,
     });
+    if q.pages != super::pages::PageChoice::default() {
+        config["kv_pages"] = serde_json::json!({
+            "page_positions": q.pages.page_positions, "pool_positions": q.pages.pool_positions,
+        });
+    }
     if q.sampling.candidates() > 0 {
         let s = q.sampling;
         let (temperature, top_p) = (shortest(s.temperature), shortest(s.top_p));

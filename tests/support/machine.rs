@@ -1,5 +1,6 @@
 //! A cluster without time that runs what the firmware's runtime writes, driven through its registers.
 
+use isa::cache::PageChoice;
 use isa::image::ImageHeader;
 use isa::npu::Word;
 use isa::npu::registers as reg;
@@ -13,7 +14,7 @@ use soc_model::soc::Draw;
 
 const IMAGE: u64 = 0x8000_0000;
 const ARENA: u64 = 0x10_0000_0000;
-const BULK: u64 = 0x20_0000_0000;
+const BULK: u64 = 0x18_0000_0000;
 const ARENA_BYTES: usize = 24 << 20;
 
 /// Save areas of preempted cores, and the ring of who preempts them.
@@ -59,6 +60,10 @@ impl Sink for Dram {
         }
         self.write(ARENA + index * 32, &word.to_bytes()).expect("lists stay in the arena");
     }
+
+    fn put_data(&mut self, index: u64, word: &Word) {
+        self.write(ARENA + index * 32, &word.to_bytes()).expect("tables stay in the arena");
+    }
 }
 
 /// What a machine is built from.
@@ -80,10 +85,12 @@ pub struct Shape {
     pub order: u64,
     /// Bits of an element of the cache.
     pub kv_bits: u64,
+    /// What of its pages is asked for.
+    pub pages: PageChoice,
 }
 
 impl Shape {
-    /// Room for everything resident, a chunk of 8, 64 positions.
+    /// Room for everything resident, a chunk of 8, 64 positions in pages of at least 5.
     pub const fn usual(cores: u32) -> Self {
         Self {
             cores,
@@ -94,6 +101,7 @@ impl Shape {
             positions: 64,
             order: 1,
             kv_bits: 16,
+            pages: PageChoice { page_positions: 5, pool_positions: 0 },
         }
     }
 }
@@ -191,6 +199,7 @@ impl Machine {
             positions: shape.positions,
             chunk: shape.chunk,
             kv_bits: shape.kv_bits,
+            pages: shape.pages,
         };
         let bulk = vec![0xFF; usize::try_from(bulk).expect("small")];
         let save = vec![0; shape.cores as usize * usize::try_from(SAVE_STRIDE).expect("small")];
@@ -198,7 +207,11 @@ impl Machine {
             pieces: [(IMAGE, image), (ARENA, vec![0; ARENA_BYTES]), (BULK, bulk), (SAVE, save)],
             switch_points: true,
         };
-        let program = Program::new(caps, model, places, &mut memory).expect("a plan that fits");
+        let mut program = Program::new(caps, model, places, &mut memory).expect("a plan that fits");
+        // Other jobs were there before: the first page this one takes is not the first there is.
+        for of_eight in [8, 3, 5, 2, 7, 0] {
+            program.hold(shape.positions * of_eight / 8, &mut memory).expect("pages for all positions");
+        }
         let mut machine = Self {
             tails: vec![0; cores.cores.len()],
             caps,
@@ -389,6 +402,11 @@ impl Machine {
         self.run();
         self.position += step.rows;
         true
+    }
+
+    /// Goes on behind the first `position` positions.
+    pub fn resume(&mut self, position: u64) {
+        self.position = position;
     }
 
     /// How the tokens that follow are chosen.

@@ -6,6 +6,11 @@ use isa::npu::{Command, Ctrl, CtrlOp, Header, Word};
 pub trait Sink {
     /// Stores `word` as the arena's entry `index` (32 bytes each).
     fn put(&mut self, index: u64, word: &Word);
+
+    /// The same for a word that is no command.
+    fn put_data(&mut self, index: u64, word: &Word) {
+        self.put(index, word);
+    }
 }
 
 /// Appends commands to a list.

@@ -19,6 +19,7 @@ pub mod head;
 pub mod layer;
 pub mod model;
 pub mod norm;
+pub mod pages;
 pub mod plan;
 pub mod post;
 pub mod program;

@@ -1,5 +1,6 @@
 //! All lists of a model: where they are, when they are written, what changes from token to token.
 
+use isa::cache::{CacheShape, PageChoice, Paging};
 use isa::image::ImageHeader;
 use isa::npu::{Command, Ctrl, CtrlOp, Dma, MAX_CORES};
 use isa::tags::OpKind;
@@ -14,6 +15,7 @@ use crate::head::{self, Pieces};
 use crate::layer::layer;
 use crate::model::Model;
 use crate::norm::{embed, embedding_row, granule, linear};
+use crate::pages::Pages;
 use crate::plan::{Plan, share};
 use crate::sem;
 
@@ -32,6 +34,8 @@ pub struct Places {
     pub chunk: u64,
     /// Bits of an element of the cache: 16, 8 or 4.
     pub kv_bits: u64,
+    /// What of its pages is asked for.
+    pub pages: PageChoice,
 }
 
 /// What a list is written for.
@@ -51,6 +55,8 @@ pub struct Context<'a> {
     pub positions: u64,
     /// Bits of an element of the KV cache.
     pub kv_bits: u64,
+    /// Its pages; an encoder's keys and values have none.
+    pub pages: Option<&'a Pages>,
     /// Offset in bulk memory of the spilled residual stream.
     pub x_offset: u64,
     /// Offset in bulk memory of the spilled hidden layer.
@@ -106,6 +112,10 @@ pub enum Unfit {
     Arena,
     /// Cache and activations do not fit bulk memory.
     Bulk,
+    /// The pages asked for are too small: there would be too many.
+    Paging,
+    /// The positions of a step need more pages than there are; nothing has changed.
+    Pages,
 }
 
 /// Lists of one shape.
@@ -155,6 +165,7 @@ struct Base {
     model: Model,
     places: Places,
     kv_layer: u64,
+    pages: Option<Pages>,
     x_offset: u64,
     logits_offset: u64,
 }
@@ -194,6 +205,19 @@ pub const fn result_offset(core: u64) -> u64 {
     (MAX_CORES as u64 * (RING_ENTRIES + (1 << COMPLETION_LOG2)) + core * 2) * 32
 }
 
+/// The cache of a model that makes tokens, empty.
+fn paged(h: &ImageHeader, places: &Places) -> Result<Pages, Unfit> {
+    let shape = CacheShape {
+        layers: h.layers,
+        kv_heads: h.kv_heads,
+        head_dim: h.head_dim,
+        bits: places.kv_bits,
+        positions: places.positions,
+    };
+    let paging = Paging::new(&shape, places.pages).ok_or(Unfit::Paging)?;
+    Pages::new(paging, places.arena.0, RESERVED_ENTRIES, places.bulk.0).ok_or(Unfit::Bulk)
+}
+
 impl Program {
     /// Plans the model; writes the decode lists.
     ///
@@ -213,25 +237,50 @@ impl Program {
             }
         };
         let kv_layer = cache::layer_bytes(h.kv_heads, h.head_dim, places.positions, places.kv_bits);
-        let caches = if model.encoder() { 1 } else { h.layers };
-        let x_offset = (kv_layer * caches).div_ceil(4096) * 4096;
+        let pages = if model.encoder() { None } else { Some(paged(h, &places)?) };
+        let cache = pages.as_ref().map_or(kv_layer, |p| p.end - places.bulk.0);
+        let x_offset = cache.div_ceil(4096) * 4096;
         let spill = prefill.bulk_bytes(&model).max(decode.bulk_bytes(&model));
         let logits_offset = x_offset + spill.div_ceil(4096) * 4096;
         let result = if model.encoder() { h.hidden } else { h.vocab };
         if logits_offset + result * 4 > places.bulk.1 {
             return Err(Unfit::Bulk);
         }
-        let base = Base { caps, model, places, kv_layer, x_offset, logits_offset };
+        let base = Base { caps, model, places, kv_layer, pages, x_offset, logits_offset };
         let mut program = Self {
             base,
             decode: Shape { plan: decode, ..Shape::default() },
             prefill: Shape { plan: prefill, ..Shape::default() },
             chunk: prefill.rows,
-            free: RESERVED_ENTRIES,
+            free: pages.as_ref().map_or(RESERVED_ENTRIES, Pages::tables_end),
         };
+        if program.free > base.draw_list(0) {
+            return Err(Unfit::Arena);
+        }
+        if let Some(pages) = &base.pages {
+            pages.clear(sink);
+        }
         program.free = base.write_shape(&mut program.decode, program.free, sink)?;
         base.write_shape(&mut program.prefill, program.free, sink)?;
         Ok(program)
+    }
+
+    /// The pages of the cache, unless the model is an encoder.
+    #[must_use]
+    pub fn pages(&self) -> Option<&Pages> {
+        self.base.pages.as_ref()
+    }
+
+    /// Takes or gives back pages until there are those of `positions` positions; of an encoder nothing. A step does that
+    /// for its own.
+    ///
+    /// # Errors
+    /// If there are not so many; then nothing changes.
+    pub fn hold<S: Sink>(&mut self, positions: u64, sink: &mut S) -> Result<(), Unfit> {
+        match &mut self.base.pages {
+            Some(pages) => pages.hold(positions, sink).map_err(|_| Unfit::Pages),
+            None => Ok(()),
+        }
     }
 
     /// Rows of the largest prefill chunk.
@@ -275,13 +324,14 @@ impl Program {
     /// Writes or patches the lists for `step`; returns each core's top list as a byte offset in the arena.
     ///
     /// # Errors
-    /// If a chunk of another size does not fit.
+    /// If a chunk of another size does not fit, or no page is free for its positions.
     pub fn prepare<S: Sink>(
         &mut self,
         step: &Step,
         tokens: &mut dyn FnMut(u64) -> u64,
         sink: &mut S,
     ) -> Result<[u64; MAX_CORES], Unfit> {
+        self.hold(step.start + step.rows, sink)?;
         let base = &self.base;
         let shape = if step.rows == 1 { &mut self.decode } else { &mut self.prefill };
         if shape.plan.rows != step.rows {
@@ -309,6 +359,7 @@ impl Base {
             tag: 0,
             positions: self.places.positions,
             kv_bits: self.places.kv_bits,
+            pages: self.pages.as_ref(),
             x_offset: self.x_offset,
             h_offset: self.x_offset + shape.plan.rows * self.model.h.hidden * 4,
             h8_offset: self.x_offset + shape.plan.rows * (self.model.h.hidden * 4 + self.model.h.ffn * 2),
@@ -445,8 +496,9 @@ impl Base {
             e.ctrl(&[], &[], CtrlOp::PmuMark, Ctrl { cnt: l, ..Ctrl::default() });
             e.set_region(R_LAYER, self.places.image + h.layer0 + l * h.layer_stride, h.layer_stride);
             // An encoder's keys and values are used up when its next layer begins.
-            let kv = if self.model.encoder() { 0 } else { l * self.kv_layer };
-            e.set_region(R_KV, self.places.bulk.0 + kv, self.kv_layer);
+            let (kv, limit) =
+                self.pages.as_ref().map_or((self.places.bulk.0, self.kv_layer), |p| p.region(l));
+            e.set_region(R_KV, kv, limit);
             self.set_norm(&mut e, l);
             if self.model.windows() {
                 let lists = cx.attention_list(self.model.windowed(l), 0) * 32;
