@@ -7,6 +7,7 @@ mod soc;
 mod support;
 
 use isa::image::{self, ImageHeader};
+use proptest::prelude::*;
 use runtime::Model;
 use runtime::model::ModelError;
 use soc::{Case, Compute, Ended, SEED, prompt};
@@ -251,6 +252,79 @@ fn the_whole_chip_makes_the_references_tokens_and_time_does_not_see_values() {
             assert_eq!(computed.tokens, shapes.tokens, "tokens and their times: {} {quant}", spec.name);
             assert_eq!((computed.end, &computed.cycles), (shapes.end, &shapes.cycles));
         }
+    }
+}
+
+#[test]
+fn a_longer_context_costs_windowed_layers_nothing() {
+    let read = |period: u32, context: u64| {
+        let spec = ModelSpec { layers: 6, ..windowed("period", 20, period, None) };
+        let case = Case {
+            prompt: prompt(&spec, 5),
+            spec,
+            decode: 5,
+            context,
+            ..Case::new(&["npu.cores=2"], "fp16")
+        };
+        case.run(&Compute::Shapes(Vec::new())).expect("it runs").decode_read_bytes
+    };
+    let growth = |period| read(period, 4696) - read(period, 600);
+    let (all, second, none) = (growth(1), growth(2), growth(0));
+    // Keys and values of 4096 positions in each of six layers, for each of four tokens made by decode.
+    let bytes = 6 * 4 * 4096 * 2 * 2 * 16 * 2;
+    assert!((bytes..bytes + bytes / 10).contains(&all), "{all} against {bytes}");
+    assert!((bytes / 2..bytes / 2 + bytes / 10).contains(&second), "{second} against half of {bytes}");
+    assert!(none < bytes / 100, "{none}");
+}
+
+fn specs() -> impl Strategy<Value = ModelSpec> {
+    let widths = (4u32..=10, 1u32..=5, 1u32..=4, 1u32..=6, 1u32..=2, 4u32..=20, 4u32..=20);
+    let window = (1u32..=80, 0u32..=6, any::<bool>());
+    (widths, window, any::<[bool; 9]>()).prop_map(|(widths, (positions, period, own), has)| {
+        let (hidden, layers, kv_heads, group, head, ffn, vocab) = widths;
+        let [embed, scores, cap, logits, windows, post_norms, gate_gelu, qk_norm, qkv_bias] = has;
+        let extras = Extras {
+            embed_scale: embed.then(|| f64::from(hidden * 16).sqrt()),
+            attention_scale: scores.then_some(0.3),
+            attention_cap: cap.then_some(1.25),
+            logit_cap: logits.then_some(2.5),
+            window: windows.then(|| Window { positions, period, local_theta: own.then_some(10_000.0) }),
+            post_norms,
+            gate_gelu,
+            ..Extras::default()
+        };
+        ModelSpec {
+            hidden: hidden * 16,
+            layers,
+            heads: kv_heads * group,
+            kv_heads,
+            head_dim: head * 16,
+            ffn: ffn * 16,
+            vocab: vocab * 16,
+            qkv_bias,
+            qk_norm,
+            ..with("random", extras)
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_mixture_on_any_cluster(
+        spec in specs(),
+        quant in 0usize..4,
+        cores in 1u32..=8,
+        room in 0u64..=3,
+        channels in 1u32..=3,
+        chunk in 1u64..=24,
+        order in any::<u64>(),
+    ) {
+        let quant = ["fp16", "w4a16-g128", "w8a8", "w4a8-g32"][quant];
+        let least = if quant == "w8a8" { 320 } else { 128 };
+        let shape = Shape { channels, chunk, order, accumulator: 4096, ..shape(cores, (least << 10) << room) };
+        check(&spec, quant, &shape, &[(83, 20), (9, 3)]);
     }
 }
 

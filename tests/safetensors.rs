@@ -13,7 +13,7 @@ use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 use traces::image::{RandomTensors, Tensor, TensorSource, build_image, random_tensors, tensors_of};
 use traces::safetensors::SafetensorsModel;
-use traces::workload::{ModelSpec, QuantScheme, Rope, RopeLayout, WorkloadError};
+use traces::workload::{Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, Window, WorkloadError};
 
 const PROMPT: &str = "the end is 42, señor";
 
@@ -176,6 +176,86 @@ fn images_are_the_files_weights_in_every_type_and_scheme() {
             assert!(model.image(&layout, &scheme).expect("weights") == image, "{dtype} {}", scheme.name);
         }
     }
+}
+
+/// Gemma 3 in small.
+fn gemma() -> ModelSpec {
+    let window = Some(Window { positions: 24, period: 6, local_theta: Some(10_000.0) });
+    let extras =
+        Extras { embed_scale: Some(8.0), window, post_norms: true, gate_gelu: true, ..Extras::default() };
+    ModelSpec { family: Family::Gemma3, name: "st-gemma".to_owned(), qk_norm: true, extras, ..halves() }
+}
+
+const fn is_norm(tensor: Tensor) -> bool {
+    matches!(
+        tensor,
+        Tensor::AttnNorm
+            | Tensor::FfnNorm
+            | Tensor::PostAttnNorm
+            | Tensor::PostFfnNorm
+            | Tensor::FinalNorm
+            | Tensor::QueryNorm
+            | Tensor::KeyNorm
+    )
+}
+
+/// Random weights whose norms went through a file that holds them less one.
+struct LessOne(RandomTensors);
+
+impl TensorSource for LessOne {
+    fn values(&mut self, tensor: Tensor, layer: u32) -> Result<Vec<f32>, WorkloadError> {
+        let mut values = self.0.values(tensor, layer)?;
+        if is_norm(tensor) {
+            values.iter_mut().for_each(|v| *v = (*v - 1.0) + 1.0);
+        }
+        Ok(values)
+    }
+}
+
+#[test]
+fn gemmas_norms_are_stored_less_one() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("st-gemma");
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).expect("a folder");
+    let s = gemma();
+    let called = |tensor: Tensor, layer: u32| {
+        let part = match tensor {
+            Tensor::FfnNorm => "pre_feedforward_layernorm",
+            Tensor::PostAttnNorm => "post_attention_layernorm",
+            Tensor::PostFfnNorm => "post_feedforward_layernorm",
+            Tensor::QueryNorm => "self_attn.q_norm",
+            Tensor::KeyNorm => "self_attn.k_norm",
+            other => return name(other, layer),
+        };
+        format!("model.layers.{layer}.{part}.weight")
+    };
+    let (mut source, mut tensors) = (random_tensors(SEED, &s), Vec::new());
+    for (tensor, layer) in tensors_of(&s) {
+        let (rows, cols) = tensor.shape(&s);
+        let mut values = source.values(tensor, layer).expect("values");
+        if is_norm(tensor) {
+            values.iter_mut().for_each(|v| *v -= 1.0);
+        }
+        let shape = if rows == 1 { vec![cols] } else { vec![rows, cols] };
+        tensors.push((called(tensor, layer), "F32", shape, encoded(&values, "F32")));
+    }
+    fs::write(path.join("model.safetensors"), shard(&tensors)).expect("a file");
+    let mut settings = config();
+    for (key, value) in [
+        ("architectures", json!(["Gemma3ForCausalLM"])),
+        ("hidden_activation", json!("gelu_pytorch_tanh")),
+        ("head_dim", json!(s.head_dim)),
+        ("query_pre_attn_scalar", json!(s.head_dim)),
+        ("sliding_window", json!(24)),
+    ] {
+        settings[key] = value;
+    }
+    fs::write(path.join("config.json"), settings.to_string()).expect("a file");
+    let model = SafetensorsModel::open(&path).expect("a good folder");
+    assert_eq!(model.spec, s);
+    let scheme = QuantScheme::named("w4a16-g128").expect("scheme");
+    let (layout, image) = build_image(&s, &scheme, &mut LessOne(random_tensors(SEED, &s))).expect("image");
+    assert!(model.image(&layout, &scheme).expect("weights") == image, "the images differ");
 }
 
 #[test]
