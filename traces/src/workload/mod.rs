@@ -9,6 +9,7 @@ mod quant;
 
 pub(crate) use hugging_face::read as read_config;
 
+pub(crate) use error::unknown_name;
 pub use error::{WorkloadError, WorkloadProblem};
 pub use extras::{Encoder, Extras, Window};
 pub use model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
