@@ -49,7 +49,7 @@ impl Conversation {
         let Some(job) = &request.text else {
             return Err(CliError::input("--model: a conversation needs a model with weights"));
         };
-        let layout = job.model.layout(&request.quant)?;
+        let layout = job.model.layout(&request.quant, positions.into())?;
         let builder = SocBuilder {
             config: request.soc.clone(),
             firmware: firmware(request.firmware.as_deref())?,

@@ -2,7 +2,8 @@
 
 use isa::image::{
     self, FLAG_BIAS, FLAG_DENSE_BIAS, FLAG_EMBED_NORM, FLAG_ENCODER, FLAG_LAYER_NORM, FLAG_PLAIN_FFN,
-    FLAG_POSITIONS, FLAG_QK_NORM, FLAG_ROPE_INTER, FLAG_TOKEN_TYPES, ImageHeader, Matrix as Stored,
+    FLAG_POOL_FIRST, FLAG_POOL_PLAIN, FLAG_POSITIONS, FLAG_QK_NORM, FLAG_ROPE_INTER, FLAG_TOKEN_TYPES,
+    ImageHeader, Matrix as Stored,
 };
 use isa::npu::Format;
 
@@ -18,7 +19,7 @@ pub enum ModelError {
 }
 
 /// What the lists of this library compute; an image with any other flag is refused, never run without it.
-pub const FLAGS: u64 = FLAG_BIAS | FLAG_QK_NORM | FLAG_ROPE_INTER | ENCODER;
+pub const FLAGS: u64 = FLAG_BIAS | FLAG_QK_NORM | FLAG_ROPE_INTER | ENCODER | POOLING;
 
 /// What makes an encoder; computed together or not at all.
 const ENCODER: u64 = FLAG_ENCODER
@@ -28,6 +29,8 @@ const ENCODER: u64 = FLAG_ENCODER
     | FLAG_POSITIONS
     | FLAG_TOKEN_TYPES
     | FLAG_EMBED_NORM;
+/// What an encoder may have.
+const POOLING: u64 = FLAG_POOL_FIRST | FLAG_POOL_PLAIN;
 /// What a decoder may have and an encoder may not.
 const DECODER: u64 = FLAG_QK_NORM;
 
@@ -77,6 +80,9 @@ impl Model {
         }
         if encoder != 0 && h.flags & DECODER != 0 {
             return Err(ModelError::Unknown(h.flags & DECODER));
+        }
+        if encoder == 0 && h.flags & POOLING != 0 {
+            return Err(ModelError::Unknown(h.flags & POOLING));
         }
         let sizes = [h.hidden, h.layers, h.heads, h.kv_heads, h.head_dim, h.ffn, h.vocab, h.panel];
         if sizes.contains(&0)

@@ -34,10 +34,6 @@ pub(super) fn build(
             _ => token.replace(SPACE, " ").into_bytes(),
         });
         match kind {
-            CONTROL | UNKNOWN | USER_DEFINED => {
-                let strips = phi && !PHI_PLAIN.contains(&token);
-                pieces.marks.insert(&token.replace(SPACE, " "), id, strips && kind != UNKNOWN);
-            }
             BYTE => match byte(token) {
                 Some(b) => bytes[usize::from(b)] = Some(id),
                 None => {
@@ -45,9 +41,16 @@ pub(super) fn build(
                     return Err(keys.bad("tokenizer.ggml.tokens", message));
                 }
             },
+            CONTROL | UNKNOWN => {}
+            // What the user defined is found whole, and still comes about with the space put before a text.
             _ => {
-                pieces.known.insert(token.into(), Piece { id, rank, unused: kind == UNUSED });
+                let text = token.replace(' ', "\u{2581}").into_boxed_str();
+                pieces.known.entry(text).or_insert(Piece { id, rank, unused: kind == UNUSED });
             }
+        }
+        if [CONTROL, UNKNOWN, USER_DEFINED].contains(&kind) {
+            let strips = phi && kind != UNKNOWN && !PHI_PLAIN.contains(&token);
+            pieces.marks.insert(&token.replace(SPACE, " "), id, strips);
         }
     }
     // All or none: a character's bytes must all be there.

@@ -25,7 +25,7 @@ struct Naive<'a> {
 
 impl Naive<'_> {
     fn piece(&self, text: &str) -> Option<&(String, f32, u64)> {
-        self.words.iter().find(|w| w.0 == text && [NORMAL, UNUSED].contains(&w.2))
+        self.words.iter().find(|w| w.0 == text && [NORMAL, UNUSED, USER].contains(&w.2))
     }
 
     fn mark(&self, text: &str) -> Option<(u32, usize)> {
