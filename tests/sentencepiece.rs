@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use common::presil;
 use gguf_writer::{LLAMA, Meta, assemble, assemble_with, keys, parts, spec};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use traces::gguf::GgufModel;
 use traces::image::Tensor;
@@ -62,12 +63,16 @@ fn constants(architecture: &str) -> [(String, Meta); 2] {
 }
 
 fn llama(name: &str) -> PathBuf {
+    written(name, &llama_file())
+}
+
+fn llama_file() -> Vec<u8> {
     let s = spec();
     let mut meta = keys("llama", &s);
     meta.extend(constants("llama"));
     meta.extend(vocabulary());
     let whole = [("token_embd.weight", Tensor::Embed), ("output_norm.weight", Tensor::FinalNorm)];
-    written(name, &assemble(&s, &meta, &parts(&s, &whole, &LLAMA), &[]))
+    assemble(&s, &meta, &parts(&s, &whole, &LLAMA), &[])
 }
 
 fn record(path: &Path, extra: &[&str]) -> Value {
@@ -100,16 +105,7 @@ fn a_text_is_pieces_and_the_answer_streams_as_it_reads() {
 fn a_conversation_keeps_what_it_knows() {
     let path = llama("pieces-chat.gguf");
     let mut child = Command::new(env!("CARGO_BIN_EXE_presil"))
-        .args([
-            "chat",
-            "--soc",
-            "tiny",
-            "--model",
-            path.to_str().expect("UTF-8"),
-            "--json",
-            "--max-tokens",
-            "4",
-        ])
+        .args(["chat", "--soc", "tiny", "--model", path.to_str().expect("UTF-8"), "--json", "--most", "4"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -193,4 +189,31 @@ fn long_runs_of_phi_3_rotate_by_the_long_factors() {
     let model = path.to_str().expect("UTF-8");
     let ran = presil(&["run", "--soc", "tiny", "--model", model, "--prompt", "the", "--decode", "60"]);
     assert!(ran.code == 3 && ran.err.contains("takes at most 32"), "{}", ran.err);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_vocabulary_with_flipped_bits_gives_ids_or_says_why(
+        flips in prop::collection::vec((0usize..12_000, 0u8..8), 1..4),
+    ) {
+        use std::sync::LazyLock;
+        static GOOD: LazyLock<Vec<u8>> = LazyLock::new(llama_file);
+        let mut bytes = GOOD.clone();
+        for (at, bit) in flips {
+            bytes[at] ^= 1 << bit;
+        }
+        let path = written("pieces-flipped.gguf", &bytes);
+        if let Ok(model) = GgufModel::open(&path) {
+            match model.tokenizer() {
+                Err(error) => prop_assert!(!error.problems.is_empty()),
+                Ok(tokenizer) => {
+                    let ids = tokenizer.encode("the end<s> é \u{1F642}  ▁").expect("a text");
+                    prop_assert!(ids.iter().all(|id| *id < model.spec.vocab));
+                    prop_assert!(!tokenizer.decode_whole(&ids).is_empty());
+                }
+            }
+        }
+    }
 }

@@ -32,7 +32,7 @@ fn vocabulary(random: &mut Stream) -> Words {
     for _ in 0..10 + below(random, 60) {
         let start = if below(random, 2) == 0 { "▁" } else { "" };
         let text = format!("{start}{}", strung(random, &PIECES, 3));
-        if text.trim_start_matches('▁') != "" && id_of(&words, &text).is_none() {
+        if !text.trim_start_matches('▁').is_empty() && id_of(&words, &text).is_none() {
             words.push((text, 0.0, 1));
         }
     }
