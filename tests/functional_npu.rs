@@ -9,7 +9,7 @@ use support::machine::{Interruption, Machine, Sampled, Shape};
 use support::reference::Reference;
 use traces::image::{build_image, random_tensors};
 use traces::workload::{
-    Encoder as EncoderKind, Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling,
+    Encoder as EncoderKind, Extras, Family, ModelSpec, Pooling, QuantScheme, Rope, RopeLayout, RopeScaling,
     TensorFormat,
 };
 
@@ -246,9 +246,25 @@ fn check_encoder(spec: &ModelSpec, quant: &str, shape: &Shape) -> bool {
         let what = format!("{} {quant} {shape:?} {length}", spec.name);
         assert_eq!(wrong, 0, "{what}: {wrong} of {} values differ by up to {worst}", got.len());
         let length = got.iter().map(|v| v * v).sum::<f32>();
-        assert!((length - 1.0).abs() < 1e-4, "{length}");
+        assert!((length - 1.0).abs() < 1e-4 || spec.extras.pooling.as_it_is, "{length}");
     }
     !machine.spilled
+}
+
+#[test]
+fn an_encoder_s_vector_is_the_first_row_or_of_any_length_where_the_image_says_so() {
+    let mut resident = [0, 0];
+    for (first, as_it_is) in [(true, false), (false, true), (true, true)] {
+        let [mut spec, _] = encoders();
+        spec.extras.pooling = Pooling { first, as_it_is };
+        for cores in [1, 3] {
+            for scratchpad in [512 << 10, 144 << 10] {
+                let shape = Shape { chunk: 48, ..shape(cores, scratchpad) };
+                resident[usize::from(check_encoder(&spec, "fp16", &shape))] += 1;
+            }
+        }
+    }
+    assert!(resident.iter().all(|n| *n > 0), "spilled and resident plans: {resident:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Weights and text from a GGUF file the test writes itself, and files that are not what they should be.
 
 mod common;
+#[allow(dead_code, reason = "only a part of the writer is needed here")]
 mod gguf_writer;
 #[allow(dead_code, reason = "only a part of what the functional tests share is needed here")]
 mod support;

@@ -78,7 +78,7 @@ const PROMPT: usize = 11;
 const MADE: usize = 3;
 
 fn generate(model: &GgufModel, scheme: &QuantScheme, cores: u32, scratchpad: u64) -> Vec<Sampled> {
-    let layout = model.layout_as(scheme).expect("a layout");
+    let layout = model.layout_as(scheme, 0).expect("a layout");
     let image = model.image_as(&layout, scheme).expect("weights");
     let shape = Shape {
         cores,

@@ -116,7 +116,8 @@ pub const FLAG_LOCAL_ROPE: u64 = 1 << 7;
 pub const FLAG_POST_NORMS: u64 = 1 << 8;
 /// Flag: the gate is GELU (tanh form) instead of SiLU.
 pub const FLAG_GATE_GELU: u64 = 1 << 9;
-/// Flag: bidirectional attention; the result is a vector (mean over positions, normalised) and there is no head.
+/// Flag: bidirectional attention; the result is a vector (mean over positions, normalised, unless a flag says otherwise)
+/// and there is no head.
 pub const FLAG_ENCODER: u64 = 1 << 10;
 /// Flag: layer norms with biases, applied to the sum of residual stream and output, instead of RMS norms before.
 pub const FLAG_LAYER_NORM: u64 = 1 << 11;
@@ -130,6 +131,10 @@ pub const FLAG_POSITIONS: u64 = 1 << 14;
 pub const FLAG_TOKEN_TYPES: u64 = 1 << 15;
 /// Flag: the embedding is layer-normed.
 pub const FLAG_EMBED_NORM: u64 = 1 << 16;
+/// Flag: an encoder's vector is the first position's instead of the mean.
+pub const FLAG_POOL_FIRST: u64 = 1 << 25;
+/// Flag: an encoder's vector is not normalised.
+pub const FLAG_POOL_PLAIN: u64 = 1 << 26;
 
 /// Rows a scale group of GEMM `grp` code covers; 0 where scales do not repeat along K.
 #[must_use]

@@ -221,8 +221,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
         let answer = conversation.turn(&prompt, args.most, &job.stop, &mut |tokens| speaker.hear(tokens))?;
         speaker.finish()?;
         let said = match answer.tokens.split_last() {
-            Some((last, rest)) if job.stop.contains(last) => job.tokenizer.decode(rest),
-            _ => job.tokenizer.decode(&answer.tokens),
+            Some((last, rest)) if job.stop.contains(last) => job.tokenizer.decode_whole(rest),
+            _ => job.tokenizer.decode_whole(&answer.tokens),
         };
         let figures = figures(&answer);
         if !args.json {

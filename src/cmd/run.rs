@@ -251,7 +251,7 @@ fn widths(request: &RunRequest, job: &TextJob) -> Result<String, CliError> {
         let hundredths = bytes * 800 / job.model.weight_elements().max(1);
         format!("{}.{:02}", hundredths / 100, hundredths % 100)
     };
-    let layout = job.model.layout(&request.quant)?;
+    let layout = job.model.layout(&request.quant, request.positions())?;
     let rows: u64 = layout.tensors.iter().filter(|t| t.name == "embed").map(|t| t.bytes).sum();
     let (file, image) = (text(job.model.weight_bytes()), text(layout.bytes() - rows));
     Ok(format!(

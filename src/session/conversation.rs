@@ -56,7 +56,7 @@ impl Conversation {
         let Some(job) = &request.text else {
             return Err(CliError::input("--model: a conversation needs a model with weights"));
         };
-        let layout = job.model.layout(&request.quant)?;
+        let layout = job.model.layout(&request.quant, positions.into())?;
         let paging = pages::paging(&request.model, &request.quant, positions.into(), request.pages)?;
         let builder = SocBuilder {
             config: request.soc.clone(),

@@ -65,6 +65,14 @@ pub struct RunRequest {
     pub pages: PageChoice,
 }
 
+impl RunRequest {
+    /// Positions memory is reserved for.
+    #[must_use]
+    pub fn positions(&self) -> u64 {
+        u64::from(self.context_tokens) + u64::from(self.prefill_tokens) + u64::from(self.decode_tokens)
+    }
+}
+
 /// Ids of another run, for one without values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenIds {
@@ -129,8 +137,8 @@ pub fn run_traced(
     let firmware = firmware(request.firmware.as_deref())?;
     let sha256 = facts::sha256(&firmware.elf);
     let layout = match &request.text {
-        Some(job) => job.model.layout(&request.quant)?,
-        None => ImageLayout::new(&request.model, &request.quant)?,
+        Some(job) => job.model.layout(&request.quant, request.positions())?,
+        None => ImageLayout::new(&request.model.at(request.positions()), &request.quant)?,
     };
     let soc = builder(request, firmware, &layout)?.build().map_err(build_error)?;
     let outcome = match trace {
@@ -231,9 +239,7 @@ fn builder(
     firmware: FirmwareImage,
     layout: &ImageLayout,
 ) -> Result<SocBuilder, CliError> {
-    let positions = u64::from(request.context_tokens)
-        + u64::from(request.prefill_tokens)
-        + u64::from(request.decode_tokens);
+    let positions = request.positions();
     let mut turn = Turn {
         decode: request.decode_tokens.into(),
         context: request.context_tokens.into(),

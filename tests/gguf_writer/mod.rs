@@ -66,6 +66,8 @@ pub enum Meta {
     Texts(Vec<String>),
     /// List of 32-bit integers.
     Integers(Vec<i32>),
+    /// List of fp32 numbers.
+    Floats(Vec<f32>),
 }
 
 /// A tensor of a file: its name, and the model's tensors whose rows follow each other in it.
@@ -115,6 +117,12 @@ impl Writer {
                 self.long(all.len());
                 all.iter().for_each(|i| self.0.extend(i.to_le_bytes()));
             }
+            Meta::Floats(all) => {
+                self.word(9);
+                self.word(6);
+                self.long(all.len());
+                all.iter().for_each(|x| self.0.extend(x.to_le_bytes()));
+            }
         }
     }
 }
@@ -151,9 +159,20 @@ fn blocks(code: u32, name: &str, rows: usize, cols: usize) -> Vec<u8> {
 
 /// A file of random weights: vectors in fp32, matrices in fp16, those named in `types` in the type of that code.
 pub fn assemble(s: &ModelSpec, meta: &[(String, Meta)], parts: &[Part], types: &[(&str, u32)]) -> Vec<u8> {
+    assemble_with(s, meta, parts, types, &[])
+}
+
+/// The same with vectors that are no weights.
+pub fn assemble_with(
+    s: &ModelSpec,
+    meta: &[(String, Meta)],
+    parts: &[Part],
+    types: &[(&str, u32)],
+    vectors: &[(&str, Vec<f32>)],
+) -> Vec<u8> {
     let mut w = Writer::default();
     w.0.extend(b"GGUF\x03\0\0\0");
-    w.long(parts.len());
+    w.long(parts.len() + vectors.len());
     w.long(meta.len());
     for (key, value) in meta {
         w.text(key);
@@ -183,6 +202,15 @@ pub fn assemble(s: &ModelSpec, meta: &[(String, Meta)], parts: &[Part], types: &
         } else {
             data.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()));
         }
+        data.resize(data.len().div_ceil(32) * 32, 0);
+    }
+    for (name, values) in vectors {
+        w.text(name);
+        w.word(1);
+        w.long(values.len());
+        w.word(0);
+        w.long(data.len());
+        data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         data.resize(data.len().div_ceil(32) * 32, 0);
     }
     w.0.resize(w.0.len().div_ceil(32) * 32, 0);

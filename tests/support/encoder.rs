@@ -72,11 +72,18 @@ impl Encoder {
         for layer in &self.layers {
             rows = self.layer(layer, &rows, block);
         }
+        let pooling = self.spec.extras.pooling;
+        if pooling.first {
+            rows.truncate(1);
+        }
         let mut sum = Array1::<f32>::zeros(self.spec.hidden as usize);
         for row in &rows {
             sum += row;
         }
         let mean = sum.mapv(|v| v / rows.len() as f32);
+        if pooling.as_it_is {
+            return mean.to_vec();
+        }
         let squares = mean.iter().fold(0.0f32, |s, v| s + v * v);
         let factor = 1.0 / (if 1e-24 > squares { 1e-24 } else { squares }).sqrt();
         mean.iter().map(|v| v * factor).collect()

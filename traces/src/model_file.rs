@@ -99,14 +99,15 @@ impl ModelFile {
         }
     }
 
-    /// The layout of its image under a scheme.
+    /// The layout of its image under a scheme, for a run of that many positions: some models rotate longer runs by
+    /// other factors.
     ///
     /// # Errors
     /// If the model's sizes have no layout.
-    pub fn layout(&self, scheme: &QuantScheme) -> Result<ImageLayout, WorkloadError> {
+    pub fn layout(&self, scheme: &QuantScheme, positions: u64) -> Result<ImageLayout, WorkloadError> {
         match self {
-            Self::Gguf(m) => m.layout_as(scheme),
-            Self::Safetensors(m) => ImageLayout::new(&m.spec, scheme),
+            Self::Gguf(m) => m.layout_as(scheme, positions),
+            Self::Safetensors(m) => ImageLayout::new(&m.spec.at(positions), scheme),
         }
     }
 

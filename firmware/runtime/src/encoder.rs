@@ -1,8 +1,10 @@
-//! What only encoders compute: embeddings with positions and types, layer norms in place, and the mean of all rows.
+//! What only encoders compute: embeddings with positions and types, layer norms in place, and the mean of all rows or
+//! the first.
 //!
 //! An encoder norms the sum of residual stream and output, and goes on with the result. So each norm rewrites the
 //! residual stream before it makes the next input of it; the norm behind a layer is done where the next one starts.
 
+use isa::image::{FLAG_POOL_FIRST, FLAG_POOL_PLAIN};
 use isa::npu::{Command, Dma, Format, VecFn, VecOp};
 
 use crate::emit::{Emitter, R_BULK, R_GAIN, R_IMAGE, R_LAYER, R_SHIFT, Sem, Sink};
@@ -175,7 +177,12 @@ pub fn sum_spilled<S: Sink>(
     e.push(&[], &[(sem::out_full(b), 1)], cx.tag, add_positions(cx, rows, wide, at));
 }
 
-/// Behind the last layer: the last norm, the mean of all rows, and that at length one, to memory.
+/// Rows the vector is made of.
+const fn pooled(cx: &Context) -> u64 {
+    if cx.model.h.flags & FLAG_POOL_FIRST != 0 { 1 } else { cx.plan.rows }
+}
+
+/// Behind the last layer: the last norm, the mean of the pooled rows, and that at length one, to memory.
 ///
 /// The first core does it: the sum's order is that of the rows, whatever the plan.
 pub fn pool<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
@@ -192,8 +199,8 @@ pub fn pool<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     e.push(&[], &[(sem::logits_full(0), 1)], cx.tag, Command::dma(zeros));
     if p.resident {
         let wait = [(sem::X_ALL, n), (sem::NORM_FULL, 1)];
-        e.push(&wait, &[(sem::NORM_FREE, 1)], cx.tag, layernorm(cx, p.rows, p.x));
-        e.push(&[(sem::logits_full(0), 1)], &[], cx.tag, add_rows(cx, p.rows, p.x, false));
+        e.push(&wait, &[(sem::NORM_FREE, 1)], cx.tag, layernorm(cx, pooled(cx), p.x));
+        e.push(&[(sem::logits_full(0), 1)], &[], cx.tag, add_rows(cx, pooled(cx), p.x, false));
     } else {
         pool_spilled(e, cx);
     }
@@ -208,9 +215,9 @@ fn pool_spilled<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     let (m, p) = (cx.model, cx.plan);
     let (panel, hidden) = (m.h.panel, m.h.hidden);
     let mut r = 0;
-    while r < p.rows {
-        let rows = p.row_batch.min(p.rows - r);
-        let (b, first, last) = (r / p.row_batch % 2, r == 0, r + rows == p.rows);
+    while r < pooled(cx) {
+        let rows = p.row_batch.min(pooled(cx) - r);
+        let (b, first, last) = (r / p.row_batch % 2, r == 0, r + rows == pooled(cx));
         let at = p.row[b as usize];
         let load = Dma {
             n0: panel * 4 / 16 - 1,
@@ -251,7 +258,7 @@ fn add_rows(cx: &Context, rows: u64, x: u64, keep: bool) -> Command {
     Command::vec(VecFn::Segsum, v, None)
 }
 
-/// The sum of all rows becomes their mean at length one.
+/// The sum of the pooled rows becomes their mean, at length one unless the image says otherwise.
 fn scale<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     let (at, hidden) = (cx.plan.pool, cx.model.h.hidden);
     let factor = at + hidden * 4;
@@ -265,7 +272,10 @@ fn scale<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
         ..VecOp::default()
     };
     let one = VecOp { x: granule(factor), d: granule(factor), cols: 0, ..vector };
-    let mean = VecOp { bc: IMMEDIATE, imm: single(cx.plan.rows), ..vector };
+    let mean = VecOp { bc: IMMEDIATE, imm: single(pooled(cx)), ..vector };
+    if cx.model.h.flags & FLAG_POOL_PLAIN != 0 {
+        return e.push(&[], &[(sem::ATT_SEND, 1)], cx.tag, Command::vec(VecFn::Div, mean, None));
+    }
     e.push(&[], &[], cx.tag, Command::vec(VecFn::Div, mean, None));
     e.push(&[], &[], cx.tag, Command::vec(VecFn::Rsumsq, VecOp { d: granule(factor), ..vector }, None));
     let least = VecOp { bc: IMMEDIATE, imm: LEAST_SQUARE, ..one };

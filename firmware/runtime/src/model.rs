@@ -2,9 +2,9 @@
 
 use isa::image::{
     self, FLAG_ATTENTION_CAP, FLAG_BIAS, FLAG_DENSE_BIAS, FLAG_EMBED_NORM, FLAG_EMBED_SCALE, FLAG_ENCODER,
-    FLAG_GATE_GELU, FLAG_LAYER_NORM, FLAG_LOCAL_ROPE, FLAG_LOGIT_CAP, FLAG_PLAIN_FFN, FLAG_POSITIONS,
-    FLAG_POST_NORMS, FLAG_QK_NORM, FLAG_ROPE_INTER, FLAG_TOKEN_TYPES, FLAG_WINDOW, ImageHeader,
-    Matrix as Stored,
+    FLAG_GATE_GELU, FLAG_LAYER_NORM, FLAG_LOCAL_ROPE, FLAG_LOGIT_CAP, FLAG_PLAIN_FFN, FLAG_POOL_FIRST,
+    FLAG_POOL_PLAIN, FLAG_POSITIONS, FLAG_POST_NORMS, FLAG_QK_NORM, FLAG_ROPE_INTER, FLAG_TOKEN_TYPES,
+    FLAG_WINDOW, ImageHeader, Matrix as Stored,
 };
 use isa::npu::Format;
 
@@ -20,7 +20,7 @@ pub enum ModelError {
 }
 
 /// What the lists of this library compute; an image with any other flag is refused, never run without it.
-pub const FLAGS: u64 = FLAG_BIAS | FLAG_ROPE_INTER | ENCODER | DECODER;
+pub const FLAGS: u64 = FLAG_BIAS | FLAG_ROPE_INTER | ENCODER | POOLING | DECODER;
 
 /// What makes an encoder; computed together or not at all.
 const ENCODER: u64 = FLAG_ENCODER
@@ -30,6 +30,8 @@ const ENCODER: u64 = FLAG_ENCODER
     | FLAG_POSITIONS
     | FLAG_TOKEN_TYPES
     | FLAG_EMBED_NORM;
+/// What an encoder may have.
+const POOLING: u64 = FLAG_POOL_FIRST | FLAG_POOL_PLAIN;
 /// What a decoder may have and an encoder may not.
 const DECODER: u64 = FLAG_QK_NORM
     | FLAG_EMBED_SCALE
@@ -88,6 +90,9 @@ impl Model {
         }
         if encoder != 0 && h.flags & DECODER != 0 {
             return Err(ModelError::Unknown(h.flags & DECODER));
+        }
+        if encoder == 0 && h.flags & POOLING != 0 {
+            return Err(ModelError::Unknown(h.flags & POOLING));
         }
         let sizes = [h.hidden, h.layers, h.heads, h.kv_heads, h.head_dim, h.ffn, h.vocab, h.panel];
         if sizes.contains(&0)

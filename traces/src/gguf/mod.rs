@@ -1,7 +1,7 @@
 //! GGUF files: models with their weights and tokenizer.
 //!
-//! Models: structure, block formats, shapes of the families in `shape`, byte-level BPE tokenizers.
-//! Does not model: other architectures, mixtures of experts, sentencepiece and WordPiece tokenizers.
+//! Models: structure, block formats, shapes of the families in `shape`, tokenizers of three kinds.
+//! Does not model: other architectures, mixtures of experts, unigram tokenizers.
 //! Source: the GGUF specification and tensor names as published with ggml.
 
 mod blocks;

@@ -27,6 +27,8 @@ pub struct GgufModel {
     /// the file's most frequent type.
     pub scheme: QuantScheme,
     names: [&'static str; 3],
+    /// Positions of the original context, where longer runs have other frequency factors.
+    original: Option<u32>,
     path: PathBuf,
     file: File,
     contents: Contents,
@@ -96,13 +98,20 @@ fn scheme(spec: &ModelSpec, contents: &Contents) -> (QuantScheme, [&'static str;
         kinds.reduce(WeightQuant::joined).unwrap_or(WeightQuant::Plain(TensorFormat::Fp16))
     };
     let each = |tensors: &[Tensor]| joined(tensors, spec.layers);
-    let head = if spec.tied_embedding { Tensor::Embed } else { Tensor::Head };
+    // An encoder has neither gate nor head; what they would be stored as decides nothing.
+    let encoder = spec.extras.encoder.is_some();
+    let gate = if encoder { Tensor::Up } else { Tensor::Gate };
+    let head = match spec.tied_embedding {
+        _ if encoder => Tensor::Up,
+        true => Tensor::Embed,
+        false => Tensor::Head,
+    };
     let scheme = QuantScheme {
         name: names[0],
         body: Body {
             qkv: each(&[Tensor::Query, Tensor::Key, Tensor::Value]),
             out: each(&[Tensor::Output]),
-            gate: each(&[Tensor::Gate]),
+            gate: each(&[gate]),
             up: each(&[Tensor::Up]),
             down: each(&[Tensor::Down]),
         },
@@ -144,12 +153,17 @@ impl GgufModel {
         let len = file.metadata().map_err(unreadable)?.len();
         let contents = read(BufReader::with_capacity(1 << 16, &file), len, &place)?;
         let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-        let spec = Self::spec_of(&contents, &place, name)?;
+        let (spec, original) = Self::spec_of(&contents, &place, name)?;
         let (scheme, names) = scheme(&spec, &contents);
-        Ok(Self { spec, scheme, names, path: path.to_owned(), file, contents })
+        Ok(Self { spec, scheme, names, original, path: path.to_owned(), file, contents })
     }
 
-    fn spec_of(contents: &Contents, place: &str, name: String) -> Result<ModelSpec, WorkloadError> {
+    /// The shape, and where other frequency factors begin to act.
+    fn spec_of(
+        contents: &Contents,
+        place: &str,
+        name: String,
+    ) -> Result<(ModelSpec, Option<u32>), WorkloadError> {
         let architecture = match contents.metadata.get("general.architecture") {
             Some(Value::Text(text)) => text,
             _ => return Err(WorkloadProblem::new(place, "general.architecture", "expected a name").into()),
@@ -161,7 +175,7 @@ impl GgufModel {
         let keys = Keys { place, contents, architecture };
         let spec = keys.spec(vocab, name)?;
         check_tensors(&spec, contents, place)?;
-        Ok(spec)
+        Ok((spec, keys.original()?))
     }
 
     /// The file's tokenizer.
@@ -227,16 +241,18 @@ impl GgufModel {
     /// # Errors
     /// If the model's sizes have no layout or the factors cannot be read.
     pub fn layout(&self) -> Result<ImageLayout, WorkloadError> {
-        self.layout_as(&self.scheme)
+        self.layout_as(&self.scheme, 0)
     }
 
-    /// The layout of its image under one of its schemes, the file's frequency factors included.
+    /// The layout of its image under one of its schemes, the file's frequency factors for a run of that many positions
+    /// included.
     ///
     /// # Errors
     /// If the model's sizes have no layout or the factors cannot be read.
-    pub fn layout_as(&self, scheme: &QuantScheme) -> Result<ImageLayout, WorkloadError> {
+    pub fn layout_as(&self, scheme: &QuantScheme, positions: u64) -> Result<ImageLayout, WorkloadError> {
         let mut layout = ImageLayout::new(&self.spec, scheme)?;
-        for name in [FACTORS, SHORT_FACTORS] {
+        let long = self.original.is_some_and(|original| positions > original.into());
+        for name in [FACTORS, if long { LONG_FACTORS } else { SHORT_FACTORS }] {
             let Some(info) = self.contents.tensors.get(name) else { continue };
             for (frequency, factor) in layout.inv_freq.iter_mut().zip(self.decode(name, info, 0, 1)?) {
                 if !(1e-3..=1e6).contains(&factor) {

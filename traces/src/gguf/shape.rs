@@ -1,12 +1,14 @@
 //! A GGUF file's shape, from its metadata and the names of its tensors.
 //!
 //! Models: Llama (neighbours rotated, as its converted queries and keys expect), Qwen 2 and 3, Phi 3, Gemma 2 and 3, BERT.
-//! Does not model: experts, partial rotation, YaRN; of Phi 3's factors the short ones, for contexts up to the original.
+//! Does not model: experts, partial rotation, YaRN.
 //! Source: the GGUF specification's metadata keys, as the converters published with ggml write them.
 
+use super::names::{LONG_FACTORS, SHORT_FACTORS};
 use super::reader::{Contents, Value};
 use crate::workload::{
-    Encoder, Extras, Family, ModelSpec, Rope, RopeLayout, RopeScaling, Window, WorkloadError, WorkloadProblem,
+    Encoder, Extras, Family, ModelSpec, Pooling, Rope, RopeLayout, RopeScaling, Window, WorkloadError,
+    WorkloadProblem,
 };
 
 /// Architecture, family, how heads are rotated.
@@ -132,13 +134,42 @@ impl Keys<'_> {
         Ok(spec)
     }
 
-    /// Longest context: Phi 3's ends where its other factors would begin to act.
+    /// Where Phi 3's other factors begin to act, if the file has both kinds.
+    pub(super) fn original(&self) -> Result<Option<u32>, WorkloadError> {
+        let both = [SHORT_FACTORS, LONG_FACTORS].iter().all(|name| self.contents.tensors.contains_key(*name));
+        if both { self.maybe("rope.scaling.original_context_length") } else { Ok(None) }
+    }
+
+    /// How an encoder's rows become its vector, by the specification's numbers; always at length one, as ggml's
+    /// embedding tool leaves it.
+    fn pooling(&self) -> Result<Pooling, WorkloadError> {
+        let (key, name) = (self.get("pooling_type").0, |n: u32| match n {
+            0 => "none",
+            3 => "the last token's",
+            4 => "a ranking's",
+            _ => "unknown",
+        });
+        match self.maybe("pooling_type")? {
+            None | Some(1) => Ok(Pooling::default()),
+            Some(2) => Ok(Pooling { first: true, ..Pooling::default() }),
+            Some(other) => {
+                let message = format!(
+                    "expected 1 (the mean) or 2 (the first token's vector), found {other} ({})",
+                    name(other)
+                );
+                Err(self.bad(&key, message))
+            }
+        }
+    }
+
+    /// Longest context: Phi 3's ends where its other factors would begin to act, if they are not there.
     fn positions(&self, family: Family) -> Result<u32, WorkloadError> {
         let context = self.number("context_length")?;
         if family != Family::Phi3 {
             return Ok(context);
         }
-        Ok(context.min(self.maybe("rope.scaling.original_context_length")?.unwrap_or(context)))
+        let original = self.maybe("rope.scaling.original_context_length")?.unwrap_or(context);
+        Ok(if self.original()?.is_some() { context } else { context.min(original) })
     }
 
     fn extras(
@@ -191,7 +222,8 @@ impl Keys<'_> {
                 let token_types = self.contents.tensors.get("token_types.weight");
                 let rows = token_types.and_then(|t| t.dims.get(1)).copied().unwrap_or(1);
                 let token_types = u32::try_from(rows).unwrap_or(u32::MAX);
-                Extras { encoder: Some(Encoder { token_types }), ..Extras::default() }
+                let encoder = Some(Encoder { token_types });
+                Extras { encoder, pooling: self.pooling()?, ..Extras::default() }
             }
         })
     }

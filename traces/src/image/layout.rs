@@ -271,6 +271,8 @@ fn flags(spec: &ModelSpec) -> u64 {
         (encoder, image::FLAG_POSITIONS),
         (encoder, image::FLAG_TOKEN_TYPES),
         (encoder, image::FLAG_EMBED_NORM),
+        (encoder && x.pooling.first, image::FLAG_POOL_FIRST),
+        (encoder && x.pooling.as_it_is, image::FLAG_POOL_PLAIN),
     ]
     .into_iter()
     .fold(0, |all, (on, bit)| if on { all | bit } else { all })

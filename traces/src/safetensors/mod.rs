@@ -7,6 +7,7 @@
 mod header;
 mod model;
 mod names;
+mod pooling;
 
 pub use header::{Element, Entry, read};
 pub use model::SafetensorsModel;

@@ -36,7 +36,7 @@ impl PartialEq for SafetensorsModel {
     }
 }
 
-fn problem(path: &Path, key: &str, message: impl Into<String>) -> WorkloadError {
+pub(super) fn problem(path: &Path, key: &str, message: impl Into<String>) -> WorkloadError {
     WorkloadProblem::new(path.display().to_string(), key, message).into()
 }
 
@@ -63,7 +63,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, WorkloadError> {
     Ok(out)
 }
 
-fn json(path: &Path) -> Result<Value, WorkloadError> {
+pub(super) fn json(path: &Path) -> Result<Value, WorkloadError> {
     serde_json::from_slice(&bytes(path)?).map_err(|e| {
         let place = format!("{}:{}:{}", path.display(), e.line(), e.column());
         WorkloadProblem::new(place, "", format!("not valid JSON: {e}")).into()
@@ -112,7 +112,10 @@ impl SafetensorsModel {
         let text = String::from_utf8(bytes(&config)?).map_err(|e| {
             problem(&config, "", format!("byte {} is not UTF-8", e.utf8_error().valid_up_to()))
         })?;
-        let spec = read_config(&text, &config.display().to_string())?;
+        let mut spec = read_config(&text, &config.display().to_string())?;
+        if spec.extras.encoder.is_some() {
+            spec.extras.pooling = super::pooling::read(folder)?;
+        }
         let (names, index) = shards(folder)?;
         let (mut files, mut tensors) = (Vec::new(), BTreeMap::new());
         for (i, name) in names.iter().enumerate() {

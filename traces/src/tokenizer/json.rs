@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Start, Tokenizer, byte_of};
+use super::{Engine, Frame, Tokenizer, byte_of};
 use crate::workload::{WorkloadError, WorkloadProblem};
 
 /// How a token's text stands for bytes.
@@ -66,7 +66,8 @@ pub(crate) fn from_json(
         None => {}
     }
     ends.retain(|id| *id < vocab);
-    Ok(Tokenizer::new(inner, pieces, Start::Library, ends.into_iter(), begin_end))
+    let engine = Engine::Library(Box::new(inner));
+    Ok(Tokenizer::new(engine, pieces, Frame::Library, ends.into_iter(), begin_end))
 }
 
 fn id(value: &Value) -> Option<u32> {

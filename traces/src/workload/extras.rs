@@ -25,6 +25,34 @@ pub struct Encoder {
     pub token_types: u32,
 }
 
+/// How an encoder's rows become one vector; the mean of all at length one by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Pooling {
+    /// The first token's row instead of the mean of all.
+    pub first: bool,
+    /// Not brought to length one.
+    pub as_it_is: bool,
+}
+
+impl Pooling {
+    /// Whether it is the usual one.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Other rotary factors for runs with positions beyond the original context.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LongRope {
+    /// Positions of the original context.
+    pub original: u32,
+    /// What each frequency is divided by beyond it.
+    pub factors: Vec<f64>,
+}
+
 /// Differences from the plain block; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
@@ -45,6 +73,12 @@ pub struct Extras {
     pub gate_gelu: bool,
     /// What each rotary frequency is divided by; empty: by nothing.
     pub rope_factors: Vec<f64>,
+    /// Factors of longer runs, if there are others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub long_rope: Option<LongRope>,
+    /// How an encoder's rows become its vector.
+    #[serde(skip_serializing_if = "Pooling::is_usual")]
+    pub pooling: Pooling,
     /// An encoder instead of a decoder.
     pub encoder: Option<Encoder>,
 }
@@ -81,12 +115,15 @@ impl Extras {
                 out.push(("rope_local_base_freq", format!("expected from 1 to 1e12, found {theta}")));
             }
         }
-        if !self.rope_factors.is_empty() && self.rope_factors.len() != head_dim as usize / 2 {
-            let message = format!("expected {} factors, found {}", head_dim / 2, self.rope_factors.len());
-            out.push(("rope_scaling", message));
-        }
-        if let Some(f) = self.rope_factors.iter().find(|f| !(1e-3..=1e6).contains(*f)) {
-            out.push(("rope_scaling", format!("expected factors from 0.001 to 1000000, found {f}")));
+        let long = self.long_rope.iter().map(|long| &long.factors);
+        for factors in long.chain([&self.rope_factors].into_iter().filter(|f| !f.is_empty())) {
+            if factors.len() != head_dim as usize / 2 {
+                let message = format!("expected {} factors, found {}", head_dim / 2, factors.len());
+                out.push(("rope_scaling", message));
+            }
+            if let Some(f) = factors.iter().find(|f| !(1e-3..=1e6).contains(*f)) {
+                out.push(("rope_scaling", format!("expected factors from 0.001 to 1000000, found {f}")));
+            }
         }
         if let Some(e) = self.encoder.filter(|e| !(1..=64).contains(&e.token_types)) {
             out.push(("type_vocab_size", format!("expected from 1 to 64, found {}", e.token_types)));

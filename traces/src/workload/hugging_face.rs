@@ -1,7 +1,7 @@
 //! Reads a Hugging Face `config.json` as it is.
 //!
 //! Models: the families of [`Family`], with the defaults their Hugging Face classes define. Phi 3's contexts end where
-//! its long factors would begin to act.
+//! its other factors would begin to act, if they are not there.
 //! Does not model: windows of other families than Gemma and Phi 3, mixtures of experts, partial rotary embedding, biases of
 //! decoders beyond q, k and v: a key that asks for one is an error that names it. Keys that do not change the
 //! arithmetic are ignored.
@@ -11,7 +11,7 @@
 use serde_json::{Map, Value};
 
 use super::error::{WorkloadError, WorkloadProblem, unknown_name};
-use super::extras::{Encoder, Extras, Window};
+use super::extras::{Encoder, Extras, LongRope, Window};
 use super::model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 
 /// Architecture, model type (which files without an architecture still have) and family.
@@ -232,10 +232,6 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
         Family::Qwen2 | Family::Qwen3 | Family::Mimo => 32_768,
     };
     let context = reader.count("max_position_embeddings", Some(default_context));
-    let max_position = match family {
-        Family::Phi3 => context.min(reader.count("original_max_position_embeddings", Some(context))),
-        _ => context,
-    };
     let (eps_key, default_eps) = match family {
         Family::Phi3 => ("rms_norm_eps", 1e-5),
         Family::Bert => ("layer_norm_eps", 1e-12),
@@ -243,6 +239,14 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
     };
     let layers = reader.count("num_hidden_layers", None);
     let extras = extras(reader, family, (hidden, head_dim, context));
+    // Without factors for longer contexts, Phi 3's end with the original.
+    let max_position = match family {
+        Family::Phi3 => {
+            let original = reader.count("original_max_position_embeddings", Some(context));
+            if extras.long_rope.is_some() { context } else { context.min(original) }
+        }
+        _ => context,
+    };
     ModelSpec {
         name: named_by.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned()),
         family,
@@ -270,10 +274,9 @@ fn extras(reader: &mut Reader<'_>, family: Family, (hidden, head_dim, context): 
     match family {
         Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Mimo => Extras::default(),
         Family::Phi3 => {
-            let original = reader.count("original_max_position_embeddings", Some(context));
             let positions = reader.count("sliding_window", Some(context));
             // Every layer has it (2047 of 4096 positions); a longer one never acts.
-            let acts = positions < context.min(original);
+            let acts = positions < context;
             let window = acts.then_some(Window { positions, period: 0, local_theta: None });
             Extras { window, ..long_rope(reader, head_dim, context) }
         }
@@ -324,22 +327,38 @@ fn layer_types(reader: &mut Reader<'_>, period: u32) {
     }
 }
 
-/// Phi 3's factors within the original context, and what its longer training did to scores.
+/// Phi 3's factors within the original context and beyond it, and what its longer training did to scores.
 fn long_rope(reader: &mut Reader<'_>, head_dim: u32, context: u32) -> Extras {
-    let Some(settings @ Value::Object(_)) = reader.get("rope_scaling") else { return Extras::default() };
-    let factors = settings["short_factor"].as_array();
-    let factors: Option<Vec<f64>> = factors.and_then(|all| all.iter().map(Value::as_f64).collect());
-    let Some(rope_factors) = factors else {
-        reader.fail("rope_scaling", "short_factor: expected a list of numbers".to_owned());
+    let found = ["rope_parameters", "rope_scaling"].map(|key| (key, reader.get(key)));
+    let Some((key, settings)) = found.into_iter().find_map(|(key, s)| s.map(|s| (key, s))) else {
         return Extras::default();
     };
-    let original = reader.count("original_max_position_embeddings", Some(context));
-    let (longer, original) = (f64::from(context) / f64::from(original.max(1)), f64::from(original));
+    let kind = settings.get("rope_type").or_else(|| settings.get("type"));
+    if !kind.is_some_and(|kind| kind == "longrope" || kind == "su") {
+        return Extras::default();
+    }
+    let list = |name: &str| -> Option<Vec<f64>> {
+        settings[name].as_array().and_then(|all| all.iter().map(Value::as_f64).collect())
+    };
+    let names = ["short_factor", "long_factor"];
+    let lists = names.map(|name| (name, list(name)));
+    if let Some((name, _)) = lists.iter().find(|(_, factors)| factors.is_none()) {
+        reader.fail(key, format!("{name}: expected a list of numbers"));
+        return Extras::default();
+    }
+    let [rope_factors, factors] = lists.map(|(_, factors)| factors.unwrap_or_default());
+    let inner = settings["original_max_position_embeddings"].as_u64().and_then(|n| u32::try_from(n).ok());
+    let original = reader.count("original_max_position_embeddings", Some(inner.unwrap_or(context)));
+    let longer = f64::from(context) / f64::from(original.max(1));
     // Cosine and sine are stretched, of queries and keys alike: scores by the square of the factor.
-    let square = if longer > 1.0 { 1.0 + libm::log(longer) / libm::log(original) } else { 1.0 };
+    let square = match settings["attention_factor"].as_f64() {
+        Some(factor) => Some(factor * factor),
+        None => (longer > 1.0).then(|| 1.0 + libm::log(longer) / libm::log(f64::from(original))),
+    };
     Extras {
-        attention_scale: (longer > 1.0).then(|| square / f64::from(head_dim).sqrt()),
+        attention_scale: square.map(|square| square / f64::from(head_dim).sqrt()),
         rope_factors,
+        long_rope: Some(LongRope { original, factors }),
         ..Extras::default()
     }
 }
@@ -538,24 +557,49 @@ mod tests {
     }
 
     #[test]
-    fn a_long_phi_is_its_short_factors_within_the_original_context() {
+    #[allow(clippy::cast_possible_truncation, reason = "rounding to fp32 is the point")]
+    fn a_long_phi_takes_its_factors_by_the_positions_of_a_run() {
         let factors: Vec<String> = (0..48).map(|i| format!("{}.5", i + 1)).collect();
+        let long =
+            format!("[{}]", (0..48).map(|i| format!("{}.25", 3 * i + 2)).collect::<Vec<_>>().join(","));
         let text = |short: &str| {
             format!(
                 r#"{{"architectures": ["Phi3ForCausalLM"], "hidden_act": "silu", "hidden_size": 3072,
   "intermediate_size": 8192, "max_position_embeddings": 131072, "num_attention_heads": 32, "num_hidden_layers": 32,
   "num_key_value_heads": 32, "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "rope_scaling":
-  {{"long_factor": [1.0], "short_factor": {short}, "type": "longrope"}}, "rope_theta": 10000.0,
+  {{"long_factor": {long}, "short_factor": {short}, "type": "longrope"}}, "rope_theta": 10000.0,
   "sliding_window": 262144, "tie_word_embeddings": false, "vocab_size": 32064}}"#
             )
         };
         let spec = read(&text(&format!("[{}]", factors.join(","))), "m.json").expect("reads");
-        assert_eq!((spec.max_position, spec.extras.rope_factors.len()), (4096, 48));
+        assert_eq!((spec.max_position, spec.extras.rope_factors.len()), (131_072, 48));
         // The published factor on cosine and sine is the root of 1 + ln 32 / ln 4096 = 1 + 5 / 12.
         let scale = spec.extras.attention_scale.expect("stretched");
         assert!((scale * 96f64.sqrt() - (1.0 + 5.0 / 12.0)).abs() < 1e-12, "{scale}");
-        let table = crate::image::inverse_frequencies(&spec);
-        assert!((f64::from(table[0]) - 1.0 / 1.5).abs() < 1e-7);
+        // Each angle is the base's power over the factor; the longer list from the first position beyond the original.
+        for (positions, first, step) in
+            [(1, 1.5, 1.0), (4096, 1.5, 1.0), (4097, 2.25, 3.0), (131_072, 2.25, 3.0)]
+        {
+            let spec = spec.at(positions);
+            let table = crate::image::inverse_frequencies(&spec);
+            for (i, angle) in (0u32..48).zip(table) {
+                let expected = 10_000f64.powf(-f64::from(2 * i) / 96.0) / (first + step * f64::from(i));
+                assert!((f64::from(angle) / expected - 1.0).abs() < 1e-6, "{positions} {i}: {angle}");
+            }
+            assert_eq!(spec.extras.attention_scale, Some(scale), "{positions}");
+        }
+        let other = text(&format!("[{}]", factors.join(",")))
+            .replace("\"type\"", "\"attention_factor\": 1.5, \"type\"");
+        let given = read(&other, "m.json").expect("reads").extras.attention_scale.expect("given");
+        assert!((given * 96f64.sqrt() - 2.25).abs() < 1e-12, "{given}");
+        let newer = text(&format!("[{}]", factors.join(","))).replace("rope_scaling", "rope_parameters");
+        assert_eq!(read(&newer, "m.json").expect("reads").extras, spec.extras);
+        let bare = newer.replace("long_factor", "other_factor");
+        assert!(
+            refused(&bare).contains("rope_parameters: long_factor: expected a list"),
+            "{}",
+            refused(&bare)
+        );
         assert!(refused(&text("[1.0]")).contains("expected 48 factors, found 1"));
         assert!(refused(&text("\"x\"")).contains("short_factor: expected a list"));
         let llama = LLAMA_1B.replace("\"llama3\"", "\"longrope\"");

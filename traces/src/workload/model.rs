@@ -115,6 +115,16 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
+    /// The shape as a run of that many positions computes it: with the factors of long runs, if it is one.
+    #[must_use]
+    pub fn at(&self, positions: u64) -> Self {
+        let mut spec = self.clone();
+        if let Some(long) = spec.extras.long_rope.take_if(|long| positions > long.original.into()) {
+            spec.extras.rope_factors = long.factors;
+        }
+        spec
+    }
+
     /// Columns of the query projection.
     #[must_use]
     pub const fn q_width(&self) -> u64 {
