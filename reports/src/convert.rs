@@ -102,6 +102,7 @@ fn times(f: &RunFacts) -> Times {
         tpot_p50_s: nearest_rank(50),
         tpot_p99_s: nearest_rank(99),
         total_s: seconds(f.end),
+        token_s: f.token_times.iter().copied().map(seconds).collect(),
     }
 }
 

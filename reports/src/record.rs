@@ -64,7 +64,7 @@ pub struct Boot {
 }
 
 /// Latency.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Times {
     /// Time to the first token.
     pub ttft_s: f64,
@@ -79,6 +79,9 @@ pub struct Times {
     pub tpot_p99_s: Option<f64>,
     /// The whole run.
     pub total_s: f64,
+    /// When each token was in the mailbox, from the prompt's doorbell on; of an encoder, its vector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_s: Vec<f64>,
 }
 
 /// Rates.

@@ -23,6 +23,7 @@ fn figures_follow_from_their_definitions() {
     // Gaps of 24, 25, 24, 27 ms: nearest ranks 2 and 4.
     close(r.time.tpot_p50_s.expect("five tokens"), 0.024);
     close(r.time.tpot_p99_s.expect("five tokens"), 0.027);
+    assert_eq!(r.time.token_s, [0.1, 0.124, 0.149, 0.173, 0.2]);
     close(r.throughput.prefill_tok_per_s.expect("a prompt"), 1280.0);
     close(r.throughput.decode_tok_per_s.expect("five tokens"), 40.0);
     close(r.energy.decode_j_per_token.expect("five tokens"), 0.5 / 4.0);

@@ -199,8 +199,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
             outcome
         }
     };
-    let milliseconds = outcome.host.host_ns / 1_000_000;
-    log(&format!("host: {milliseconds} ms, {} events", outcome.host.events));
+    log(&host_line(&outcome));
     if let Some(job) = &request.text {
         log(&widths(&request, job)?);
     }
@@ -216,6 +215,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     };
     out.write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// Host time, and the rate of tokens it makes with loading and booting included.
+fn host_line(outcome: &RunOutcome) -> String {
+    let milliseconds = outcome.host.host_ns / 1_000_000;
+    let tokens = outcome.record.time.token_s.len() as u64;
+    let hundredths = tokens * 100_000 / milliseconds.max(1);
+    let (whole, part) = (hundredths / 100, hundredths % 100);
+    format!("host: {milliseconds} ms, {} events, {whole}.{part:02} tokens/s", outcome.host.events)
 }
 
 /// Runs with the text written as it appears.
