@@ -249,7 +249,7 @@ impl TensorSource for Weights<'_> {
         let mut file = file;
         file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut bytes)).map_err(|e| {
             let place = format!("{} byte {start}", path.display());
-            WorkloadProblem::new(place, name, format!("cannot be read: {}", e.kind()))
+            WorkloadProblem::new(place, &name, format!("cannot be read: {}", e.kind()))
         })?;
         let mut values: Vec<f32> = match entry.element {
             Element::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
