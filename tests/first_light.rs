@@ -1,5 +1,6 @@
 //! The default run of `presil run` and its neighbours against physics and closed forms.
 
+use presil::session::pages::PageChoice;
 use presil::session::sampling::Sampling;
 use presil::session::{RunRequest, run};
 use reports::RunRecord;
@@ -31,6 +32,7 @@ fn outcome(soc: &str, sets: &[&str], model: &str, tokens: (u32, u32)) -> (RunReq
         text: None,
         ids: None,
         sampling: Sampling::default(),
+        pages: PageChoice::default(),
     };
     let outcome = run(&request, &mut |_| {}).expect("the run ends");
     (request, outcome.record)

@@ -7,6 +7,7 @@ mod random;
 use std::cell::Cell;
 
 use presil::CliError;
+use presil::session::pages::PageChoice;
 use presil::session::sampling::Sampling;
 use presil::session::{RunRequest, run};
 use proptest::prelude::*;
@@ -37,6 +38,7 @@ fn a_random_chip_runs_a_random_model_or_says_why_not() {
                 text: None,
                 ids: None,
                 sampling: Sampling::default(),
+                pages: PageChoice::default(),
             };
             ran.set(ran.get() + 1);
             match run(&request, &mut |_| {}) {

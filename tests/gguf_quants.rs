@@ -89,6 +89,7 @@ fn generate(model: &GgufModel, scheme: &QuantScheme, cores: u32, scratchpad: u64
         positions: 64,
         order: 1,
         kv_bits: 16,
+        pages: Shape::usual(cores).pages,
     };
     let mut machine = Machine::new(&shape, image);
     let prompt: Vec<usize> = (0..PROMPT).map(|i| (i * 37 + 11) % 272).collect();

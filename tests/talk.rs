@@ -162,6 +162,33 @@ fn a_conversation_reads_only_what_is_new() {
 }
 
 #[test]
+fn a_conversation_grows_by_pages_until_there_are_none() {
+    let model = written("chat-pages.gguf", &Flaws { template: Some(TEMPLATE), ..GOOD });
+    let lines = "the end\nand on\n";
+    let talk = |extra: &[&str]| {
+        let arguments = [&["--soc", "tiny", "--model", &model, "--most", "5", "--json"], extra].concat();
+        json(&chat(lines, &arguments))["turns"].as_array().expect("turns").clone()
+    };
+    let (usual, small) = (talk(&[]), talk(&["--kv-page", "1"]));
+    let count = |turn: &Value, key: &str| turn["kv"][key].as_u64().expect("a count");
+    for (a, b) in usual.iter().zip(&small) {
+        assert_eq!((&a["tokens"], count(a, "positions")), (&b["tokens"], count(b, "positions")));
+        // Two positions of 32 bytes a page; keys and values of two heads in two layers.
+        assert_eq!(count(b, "page_bytes"), 64);
+        assert_eq!(count(b, "pages_used"), 8 * count(b, "positions").div_ceil(2));
+    }
+    let (first, second) = (count(&small[0], "positions"), count(&small[1], "positions"));
+    assert!(first < second);
+    // Room for the first turn and not for the second: its text stays.
+    let pool = first.to_string();
+    let arguments = ["--soc", "tiny", "--model", &model, "--most", "5", "--kv-page", "1", "--kv-pool", &pool];
+    let ended = chat(lines, &arguments);
+    assert_eq!(ended.code, 4, "{}", ended.err);
+    assert_eq!(ended.out.matches("J simulated]").count(), 1, "{}", ended.out);
+    assert!(ended.err.contains("no page of the cache of keys and values is left"), "{}", ended.err);
+}
+
+#[test]
 fn a_conversation_draws_by_its_seed() {
     let model = written("chat-draws.gguf", &Flaws { template: Some(TEMPLATE), ..GOOD });
     let answers = |extra: &[&str]| {

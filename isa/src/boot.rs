@@ -18,3 +18,8 @@ pub const PROP_CHUNK: &str = "presil,prefill-chunk";
 pub const PROP_POSITIONS: &str = "presil,positions";
 /// u32: bits of an element of the KV cache: 16 (also where it is missing), 8 or 4; see [`crate::cache`].
 pub const PROP_KV_BITS: &str = "presil,kv-bits";
+/// u32: positions a page of the KV cache holds at least; 0, also where it is missing, leaves it to
+/// [`crate::cache::Paging`].
+pub const PROP_KV_PAGE: &str = "presil,kv-page";
+/// u32: positions the KV cache has pages for; 0, also where it is missing: for all.
+pub const PROP_KV_POOL: &str = "presil,kv-pool";

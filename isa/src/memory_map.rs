@@ -76,6 +76,13 @@ pub mod mailbox {
     pub const TOP_P: u64 = 0x70;
     /// RO: seed of the draws; a draw depends on it and on the position.
     pub const SEED: u64 = 0x78;
+    /// WO: the job ends here: a code of [`super::error`] says why, the console more. DONE follows, and other jobs are
+    /// welcome.
+    pub const REFUSED: u64 = 0xC8;
+    /// WO: pages of the KV cache taken, of all layers and heads; written before DONE.
+    pub const KV_USED: u64 = 0xD0;
+    /// WO: pages there are; written once before READY, by firmware that pages its cache.
+    pub const KV_TOTAL: u64 = 0xD8;
     /// WO: values of an encoder's result, fp32; written once before READY, by firmware that runs an encoder.
     pub const EMBEDDING_WIDTH: u64 = 0xE0;
     /// WO: address of an encoder's result, which is complete; written once a job.
@@ -102,6 +109,8 @@ pub mod error {
     pub const NOT_IN_CAP: u64 = 7;
     /// The model has something this firmware does not compute.
     pub const NOT_COMPUTED: u64 = 8;
+    /// The positions of a job need more pages than the KV cache has.
+    pub const NO_PAGES: u64 = 9;
 
     /// What a code means.
     #[must_use]
@@ -115,6 +124,7 @@ pub mod error {
             PANIC => "the firmware panicked",
             NOT_IN_CAP => "the NPU lacks a format or function the model needs",
             NOT_COMPUTED => "the model has something this firmware does not compute",
+            NO_PAGES => "no page of the cache of keys and values is left",
             _ => "unknown code",
         }
     }

@@ -61,6 +61,7 @@ pub(crate) fn record(f: &RunFacts) -> RunRecord {
         cycles: cycles(f),
         commands: f.commands.clone(),
         preemption: f.preemption,
+        kv: f.kv.as_ref().map(crate::record::Kv::new),
         ops: f.ops.iter().map(op).collect(),
         output: f.output.clone(),
         memory_model: f.memory_model,

@@ -286,6 +286,25 @@ pub struct Score {
     pub chosen: Vec<u32>,
 }
 
+/// The cache of keys and values, all layers and heads together, when a job is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvFacts {
+    /// Bits of an element.
+    pub bits: u64,
+    /// Bytes of a position in a stream.
+    pub row_bytes: u64,
+    /// Streams: keys and values of each head in each layer.
+    pub streams: u64,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// Positions it holds.
+    pub positions: u64,
+    /// Pages taken, as the firmware says.
+    pub pages_used: u64,
+    /// Pages there are, as the firmware says.
+    pub pages_total: u64,
+}
+
 /// Everything a finished run hands over. Times count from time zero, the prompt doorbell after boot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunFacts {
@@ -327,6 +346,8 @@ pub struct RunFacts {
     pub commands: BTreeMap<String, u64>,
     /// Preemption of NPU queues, where there was any.
     pub preemption: Option<crate::record::Preemption>,
+    /// Pages of the cache of keys and values at the end, if it has pages.
+    pub kv: Option<KvFacts>,
     /// Ops in the order they started.
     pub ops: Vec<OpFacts>,
     /// Output of a functional run.
@@ -384,6 +405,7 @@ impl RunFacts {
         self.check_work(&mut laws);
         self.check_memory(&mut laws);
         self.check_cycles(&mut laws);
+        self.check_pages(&mut laws);
         if laws.0.is_empty() { Ok(()) } else { Err(laws.0) }
     }
 
@@ -506,6 +528,17 @@ impl RunFacts {
         }
         let most = u128::from(d.peak_bytes_per_s) * u128::from(self.end.get());
         laws.at_most("bytes x 1e15 <= peak x duration", "dram", (read + write) * u128::from(FS_PER_S), most);
+    }
+
+    fn check_pages(&self, laws: &mut Laws) {
+        let Some(kv) = self.kv else { return };
+        // Every stream has whole pages, and no more than its positions fill.
+        let a_stream =
+            (u128::from(kv.positions) * u128::from(kv.row_bytes)).div_ceil(kv.page_bytes.max(1).into());
+        let law = "pages used == streams x pages that their positions fill";
+        laws.equal(law, "kv", kv.pages_used.into(), a_stream * u128::from(kv.streams));
+        let law = "pages used are some of those there are";
+        laws.at_most(law, "kv", kv.pages_used.into(), kv.pages_total.into());
     }
 
     fn check_cycles(&self, laws: &mut Laws) {

@@ -54,6 +54,41 @@ pub struct Preemption {
     pub move_cycles: u64,
 }
 
+/// The cache of keys and values when a job is done: all layers and heads together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kv {
+    /// Bits of an element.
+    pub bits: u64,
+    /// Positions it holds.
+    pub positions: u64,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// Pages there are.
+    pub pages_total: u64,
+    /// Pages taken.
+    pub pages_used: u64,
+    /// Bytes of keys and values, scales and padding of rows included.
+    pub bytes_used: u64,
+    /// Bytes of all pages there are.
+    pub bytes_reserved: u64,
+}
+
+impl Kv {
+    /// From the facts.
+    #[must_use]
+    pub const fn new(f: &crate::facts::KvFacts) -> Self {
+        Self {
+            bits: f.bits,
+            positions: f.positions,
+            page_bytes: f.page_bytes,
+            pages_total: f.pages_total,
+            pages_used: f.pages_used,
+            bytes_used: f.positions * f.row_bytes * f.streams,
+            bytes_reserved: f.pages_total * f.page_bytes,
+        }
+    }
+}
+
 /// From reset to time zero.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Boot {
@@ -315,6 +350,9 @@ pub struct RunRecord {
     /// Preemption of NPU queues, where there was any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preemption: Option<Preemption>,
+    /// Pages of the cache of keys and values at the end, where it has pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv: Option<Kv>,
     /// Ops in the order they started.
     pub ops: Vec<Op>,
     /// Output of a functional run.

@@ -3,6 +3,7 @@
 mod common;
 
 use reports::columns::{self, COLUMNS};
+use reports::facts::KvFacts;
 use reports::{CheckError, ReadError, RunFacts, RunRecord};
 use serde_json::Value;
 use sim_kernel::{Bytes, Energy, Time};
@@ -60,6 +61,34 @@ fn preemption_is_told_where_there_was_any() {
     let json = RunRecord::from_facts(&facts).expect("consistent facts").to_json().expect("JSON");
     assert!(json.contains("\"preemption\": {"), "{json}");
     assert_eq!(RunRecord::from_json(&json).expect("the same record").preemption, Some(told));
+}
+
+#[test]
+fn pages_of_the_cache_are_those_its_positions_fill() {
+    let mut facts = common::facts();
+    let kv = KvFacts {
+        bits: 8,
+        row_bytes: 144,
+        streams: 12,
+        page_bytes: 1024,
+        positions: 132,
+        pages_used: 12 * 19,
+        pages_total: 12 * 20,
+    };
+    facts.kv = Some(kv);
+    let record = RunRecord::from_facts(&facts).expect("consistent facts");
+    let told = record.kv.expect("the facts have it");
+    assert_eq!((told.bytes_used, told.bytes_reserved), (132 * 144 * 12, 240 * 1024));
+    let json = record.to_json().expect("JSON");
+    assert_eq!(RunRecord::from_json(&json).expect("the same record").kv, Some(told));
+    for wrong in [
+        KvFacts { pages_used: 12 * 19 - 1, ..kv },
+        KvFacts { pages_total: 12 * 19 - 1, ..kv },
+        KvFacts { positions: 136, ..kv },
+    ] {
+        facts.kv = Some(wrong);
+        assert!(RunRecord::from_facts(&facts).is_err(), "{wrong:?}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::run::MemoryModelName;
 use super::speaker::Speaker;
 use crate::error::CliError;
 use crate::session::conversation::{Answer, Conversation};
+use crate::session::pages::PageArgs;
 use crate::session::sampling::{KvFormat, SamplingArgs};
 use crate::session::{RunRequest, TextJob};
 
@@ -55,6 +56,8 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT")]
     kv: Option<KvFormat>,
     #[command(flatten)]
+    pages: PageArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     /// How memory is timed
     #[arg(long, default_value = "sampled", value_name = "MODEL")]
@@ -84,6 +87,7 @@ struct TurnRecord {
     time_s: f64,
     energy_j: f64,
     decode_tok_per_s: f64,
+    kv: Option<reports::record::Kv>,
 }
 
 #[derive(Serialize)]
@@ -184,6 +188,7 @@ impl Args {
             text: Some(text.clone()),
             ids: None,
             sampling: self.sampling.sampling(),
+            pages: self.pages.choice(),
         };
         let conversation = Conversation::open(&request, positions)?;
         Ok((conversation, template, request, text))
@@ -233,6 +238,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
             time_s: figures.time_s,
             energy_j: figures.energy_j,
             decode_tok_per_s: figures.rate,
+            kv: answer.kv.as_ref().map(reports::record::Kv::new),
             tokens: answer.tokens,
         });
         messages.push((Role::Assistant, said));

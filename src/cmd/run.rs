@@ -14,6 +14,7 @@ use traces::workload::QuantScheme;
 
 use super::speaker::Speaker;
 use crate::error::CliError;
+use crate::session::pages::{PageArgs, paging};
 use crate::session::sampling::{KvFormat, SamplingArgs};
 use crate::session::{self, RunOutcome, RunRequest, TextJob};
 use job::Workload;
@@ -31,7 +32,8 @@ const DEFAULT_COMPUTED: &str = "fp16";
                         npu.cores=4 --json\n         presil run --model FILE.gguf --prompt \"The capital of \
                         France is\" --decode 16\n         presil run --model FILE.gguf --prompt \"2 + 2 =\" --logits-of \
                         216,36 --json\n         presil run --model FILE.gguf --prompt \"Once upon a time\" --temperature 0.8 \
-                        --top-k 40 --top-p 0.95 --seed 7 --kv int8\n         presil run --model FOLDER-OF-AN-ENCODER --prompt \"A small brown dog\" --json"
+                        --top-k 40 --top-p 0.95 --seed 7 --kv int8\n         presil run --model qwen2.5-1.5b \
+                        --context 4000 --kv int4 --kv-page 256 --kv-pool 4352\n         presil run --model FOLDER-OF-AN-ENCODER --prompt \"A small brown dog\" --json"
 )]
 pub struct Args {
     /// SoC preset or TOML file
@@ -72,6 +74,8 @@ pub struct Args {
     /// How keys and values are stored [default: as the scheme says, fp16]
     #[arg(long, value_name = "FORMAT")]
     kv: Option<KvFormat>,
+    #[command(flatten)]
+    pages: PageArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// How memory is timed
@@ -151,7 +155,12 @@ impl Args {
                 model.name, model.max_position
             )));
         }
-        let needed = quant.weight_bytes_per_token(&model) + quant.kv_bytes_per_token(&model) * tokens;
+        let pages = self.pages.choice();
+        let kv = match paging(&model, &quant, tokens, pages)? {
+            Some(paging) => paging.total_pages() * paging.page_bytes(),
+            None => quant.kv_bytes_per_token(&model) * tokens,
+        };
+        let needed = quant.weight_bytes_per_token(&model) + kv;
         if needed > soc.config.dram.capacity_bytes {
             return Err(CliError::input(format!(
                 "{} in {} needs {needed} bytes for weights and keys and values, dram.capacity is {}\n  help: a \
@@ -172,6 +181,7 @@ impl Args {
             text,
             ids,
             sampling: self.sampling.sampling(),
+            pages,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 use soc_model::config::resolve;
 use soc_model::power::{EnergyTable, energy_table_text};
 use traces::workload::{ModelSpec, RopeScaling, load_model, model_names, model_preset};
@@ -155,7 +155,26 @@ fn write_model(out: &mut dyn Write, spec: &ModelSpec, source: &str) -> Result<()
         let assignment = format!("{key} = {value}");
         writeln!(out, "{assignment:32} # {source}")?;
     }
+    if !spec.extras.is_plain() {
+        let extras = serde_json::to_value(&spec.extras).unwrap_or_default();
+        write_extras(out, "extras", &extras, source)?;
+    }
     Ok(())
+}
+
+/// What a model has beyond the plain block, as dotted keys; what it has not is left out.
+fn write_extras(out: &mut dyn Write, key: &str, value: &Value, source: &str) -> Result<(), CliError> {
+    match value {
+        Value::Null | Value::Bool(false) => Ok(()),
+        Value::Array(all) if all.is_empty() => Ok(()),
+        Value::Object(inner) => {
+            inner.iter().try_for_each(|(k, v)| write_extras(out, &format!("{key}.{k}"), v, source))
+        }
+        other => {
+            let assignment = format!("{key} = {other}");
+            Ok(writeln!(out, "{assignment:32} # {source}")?)
+        }
+    }
 }
 
 fn scaling(scaling: &RopeScaling) -> String {

@@ -1,9 +1,12 @@
 //! A chip that is asked several times: each turn finds keys and values of the one before in memory.
 
+use isa::cache::Paging;
+use reports::facts::KvFacts;
 use sim_kernel::{Energy, Time};
 use soc_model::soc::{Draw, Job, Listener, ModelImage, Soc, SocBuilder, Turn};
+use traces::workload::QuantScheme;
 
-use super::{PREFILL_CHUNK, RunRequest, bulk_bytes, firmware, kv_bits};
+use super::{PREFILL_CHUNK, RunRequest, bulk_bytes, firmware, kv_bits, pages};
 use crate::error::CliError;
 
 /// A conversation under way.
@@ -13,6 +16,8 @@ pub struct Conversation {
     resident: Vec<u32>,
     positions: u32,
     draw: Draw,
+    quant: QuantScheme,
+    paging: Option<Paging>,
 }
 
 /// What a turn came to.
@@ -28,6 +33,8 @@ pub struct Answer {
     pub first: Time,
     /// To the end.
     pub total: Time,
+    /// Pages of the cache after it.
+    pub kv: Option<KvFacts>,
     /// Energy of the turn.
     pub energy: Energy,
     /// Of it, up to the first token.
@@ -50,6 +57,7 @@ impl Conversation {
             return Err(CliError::input("--model: a conversation needs a model with weights"));
         };
         let layout = job.model.layout(&request.quant)?;
+        let paging = pages::paging(&request.model, &request.quant, positions.into(), request.pages)?;
         let builder = SocBuilder {
             config: request.soc.clone(),
             firmware: firmware(request.firmware.as_deref())?,
@@ -57,7 +65,13 @@ impl Conversation {
                 bytes: layout.bytes(),
                 stored: vec![(0, job.model.image(&layout, &request.quant)?)],
                 functional: true,
-                bulk_bytes: bulk_bytes(&request.model, &request.quant, positions.into(), PREFILL_CHUNK),
+                bulk_bytes: bulk_bytes(
+                    &request.model,
+                    &request.quant,
+                    positions.into(),
+                    PREFILL_CHUNK,
+                    request.pages,
+                )?,
                 vocab: request.model.vocab.into(),
             },
             job: Job {
@@ -65,6 +79,7 @@ impl Conversation {
                 positions: positions.into(),
                 chunk: PREFILL_CHUNK,
                 kv_bits: kv_bits(&request.quant),
+                pages: request.pages,
                 ids: Vec::new(),
                 seed: request.seed,
             },
@@ -73,7 +88,7 @@ impl Conversation {
         };
         let soc = builder.build().map_err(super::build_error)?;
         let draw = request.sampling.draw(request.seed);
-        Ok(Self { soc, resident: Vec::new(), positions, draw })
+        Ok(Self { soc, resident: Vec::new(), positions, draw, quant: request.quant, paging })
     }
 
     /// Answers `prompt`, the ids of the whole conversation so far: what it has in common with what is resident is not
@@ -99,6 +114,8 @@ impl Conversation {
         }
         // At least one id is read: its logits are the answer's beginning.
         let reused = alike(&self.resident, prompt).min(prompt.len().saturating_sub(1));
+        // Should the turn end early, what lies behind is written over already.
+        self.resident.truncate(reused);
         let turn = Turn {
             prompt: prompt[reused..].to_vec(),
             decode: most.min(left).into(),
@@ -114,8 +131,11 @@ impl Conversation {
         let since = |t: Time| t.saturating_sub(result.zero);
         let sum = |m: &std::collections::BTreeMap<String, Energy>| m.values().copied().sum::<Energy>();
         let prefill_energy = sum(&result.energy.prefill);
+        let positions = self.resident.len() as u64;
+        let kv = self.paging.map(|p| pages::facts(&p, &self.quant, positions, result.kv_pages));
         Ok(Answer {
             tokens,
+            kv,
             reused: count(reused),
             read: count(prompt.len() - reused),
             first: since(result.tokens.first().map_or(result.end, |t| t.1)),

@@ -35,6 +35,15 @@ fn preemption(p: &npu_model::Preemptions) -> Option<reports::record::Preemption>
     (told != reports::record::Preemption::default()).then_some(told)
 }
 
+/// Pages of the cache at the run's end.
+fn kv(q: &RunRequest, r: &RunResult) -> Option<reports::facts::KvFacts> {
+    let asked = u64::from(q.context_tokens) + u64::from(q.prefill_tokens) + u64::from(q.decode_tokens);
+    let paging = super::pages::paging(&q.model, &q.quant, asked, q.pages).ok()??;
+    // The last token is not fed back.
+    let positions = u64::from(q.context_tokens) + u64::from(q.prefill_tokens) + made(q, r).saturating_sub(1);
+    Some(super::pages::facts(&paging, &q.quant, positions, r.kv_pages))
+}
+
 /// The facts of a run.
 pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256: String) -> RunFacts {
     let since = |t: Time| t.saturating_sub(r.zero);
@@ -87,6 +96,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         cycles: cycles(r),
         commands: r.commands.clone(),
         preemption: preemption(&r.preemptions),
+        kv: kv(q, r),
         ops,
         output: q.text.as_ref().map(|job| super::output(q, job, r)),
         memory_model: match q.memory_model {
@@ -108,6 +118,11 @@ fn config(q: &RunRequest, layout: &ImageLayout) -> serde_json::Value {
         "prefill_chunk": super::chunk(q),
         "kv": q.quant.kv,
     });
+    if q.pages != super::pages::PageChoice::default() {
+        config["kv_pages"] = serde_json::json!({
+            "page_positions": q.pages.page_positions, "pool_positions": q.pages.pool_positions,
+        });
+    }
     if q.sampling.candidates() > 0 {
         let s = q.sampling;
         let (temperature, top_p) = (shortest(s.temperature), shortest(s.top_p));
@@ -292,8 +307,12 @@ fn bound_by(q: &RunRequest, o: &OpResult) -> &'static str {
     }
 }
 
+/// Most keys of a block of any plan.
+const MOST_BLOCK: u64 = 512;
+
 /// MACs of the model from its shapes. Attention is taken from the run where a chunk has more than one row: how much
 /// of the causal triangle's other half is computed depends on tiles; it must lie between triangle and rectangle.
+/// So it is where a window ends within a block of keys: between the window and a block more.
 fn model_macs(q: &RunRequest, made: u64, ops: &[OpFacts]) -> u64 {
     let m = &q.model;
     let of = |v: u32| u64::from(v);
@@ -307,12 +326,27 @@ fn model_macs(q: &RunRequest, made: u64, ops: &[OpFacts]) -> u64 {
     let head = if encoder { 0 } else { (steps + 1) * hidden * of(m.vocab) };
     let linear = (rows + steps) * dense * layers + head;
     let start = of(q.context_tokens);
-    let pairs = |from: u64, n: u64| (from + 1..=from + n).sum::<u64>();
-    let per_pair = 2 * heads * hd * layers;
-    let decode = pairs(start + rows, steps) * per_pair;
-    let triangle = pairs(start, rows) * per_pair;
-    let rectangle = rows * (start + rows) * per_pair;
-    let measured: u64 =
-        ops.iter().filter(|o| o.kind == "attention" && o.phase == Phase::Prefill).map(|o| o.macs).sum();
-    linear + decode + measured.clamp(triangle, rectangle)
+    let (windowed, window) = windows(m);
+    // Keys of one query at a position, over all layers, if a windowed layer computes at most `most` of them.
+    let keys = |seen: u64, most: u64| (layers - windowed) * seen + windowed * seen.min(most);
+    let pairs =
+        |from: u64, n: u64, most: u64| (from + 1..=from + n).map(|seen| keys(seen, most)).sum::<u64>();
+    let per_pair = 2 * heads * hd;
+    let measured = |phase: Phase, least: u64, most: u64| {
+        let ops = ops.iter().filter(|o| o.kind == "attention" && o.phase == phase);
+        ops.map(|o| o.macs).sum::<u64>().clamp(least * per_pair, most * per_pair)
+    };
+    let behind = start + rows;
+    let decode =
+        measured(Phase::Decode, pairs(behind, steps, window), pairs(behind, steps, window + MOST_BLOCK - 1));
+    let rectangle = rows * keys(behind, window + MOST_BLOCK - 1 + u64::from(super::chunk(q)));
+    linear + decode + measured(Phase::Prefill, pairs(start, rows, window), rectangle)
+}
+
+/// Layers that see a window, and its positions.
+fn windows(m: &traces::workload::ModelSpec) -> (u64, u64) {
+    m.extras.window.map_or((0, 0), |w| {
+        let seeing_all = m.layers.checked_div(w.period).unwrap_or(0);
+        (u64::from(m.layers - seeing_all), w.positions.into())
+    })
 }

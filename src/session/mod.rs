@@ -4,6 +4,7 @@ pub mod conversation;
 mod facts;
 mod host;
 pub mod ids;
+pub mod pages;
 pub mod sampling;
 mod trace_file;
 
@@ -24,6 +25,7 @@ use traces::tokenizer::Tokenizer;
 use traces::workload::{ModelSpec, QuantScheme};
 
 use crate::error::CliError;
+use pages::PageChoice;
 use sampling::Sampling;
 use trace_file::TraceFile;
 
@@ -59,6 +61,8 @@ pub struct RunRequest {
     pub ids: Option<GivenIds>,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// What of the cache's pages is asked for.
+    pub pages: PageChoice,
 }
 
 /// Ids of another run, for one without values.
@@ -258,6 +262,7 @@ fn builder(
         }
     };
     let chunk = chunk(request);
+    let bulk_bytes = bulk_bytes(&request.model, &request.quant, positions, chunk, request.pages)?;
     Ok(SocBuilder {
         config: request.soc.clone(),
         firmware,
@@ -265,10 +270,18 @@ fn builder(
             bytes: layout.bytes(),
             stored,
             functional: request.text.is_some(),
-            bulk_bytes: bulk_bytes(&request.model, &request.quant, positions, chunk),
+            bulk_bytes,
             vocab: request.model.vocab.into(),
         },
-        job: Job { turn, positions, chunk, kv_bits: kv_bits(&request.quant), ids, seed: request.seed },
+        job: Job {
+            turn,
+            positions,
+            chunk,
+            kv_bits: kv_bits(&request.quant),
+            pages: request.pages,
+            ids,
+            seed: request.seed,
+        },
         memory: request.memory_model,
         reversed: false,
     })
@@ -280,9 +293,19 @@ fn kv_bits(quant: &QuantScheme) -> u32 {
 }
 
 /// Keys and values of that many positions, activations of a spilled prefill chunk, logits.
-fn bulk_bytes(m: &ModelSpec, quant: &QuantScheme, positions: u64, chunk: u32) -> u64 {
-    let positions = positions.div_ceil(16) * 16;
-    let kv = quant.kv_bytes_per_token(m) * positions;
-    let spill = u64::from(chunk) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
-    kv + spill + u64::from(m.vocab) * 4 + 64 * 1024
+fn bulk_bytes(
+    m: &ModelSpec,
+    quant: &QuantScheme,
+    positions: u64,
+    chunk: u32,
+    choice: PageChoice,
+) -> Result<u64, CliError> {
+    let kv = match pages::paging(m, quant, positions, choice)? {
+        Some(paging) => paging.bulk_bytes(),
+        None => quant.kv_bytes_per_token(m) * pages::rounded(positions),
+    };
+    // Residual stream, and beside it outputs that are normed before they join it.
+    let rows = if m.extras.post_norms { 2 } else { 1 };
+    let spill = u64::from(chunk) * (rows * u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
+    Ok(kv + spill + u64::from(m.vocab) * 4 + 64 * 1024)
 }

@@ -31,6 +31,8 @@ pub const OPTIONS: &[(&str, Kind)] = &[
     ("decode", Kind::Count),
     ("context", Kind::Count),
     ("kv", Kind::Text),
+    ("kv-page", Kind::Count),
+    ("kv-pool", Kind::Count),
     ("temperature", Kind::Number),
     ("top-k", Kind::Count),
     ("top-p", Kind::Number),

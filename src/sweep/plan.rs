@@ -153,6 +153,7 @@ fn key(request: &RunRequest, firmware_sha256: &str) -> String {
         text,
         ids,
         sampling,
+        pages,
     } = request;
     assert!(text.is_none() && ids.is_none(), "a sweep cannot ask for a text or for ids");
     let canonical = json!({
@@ -168,6 +169,7 @@ fn key(request: &RunRequest, firmware_sha256: &str) -> String {
         "memory_model": recorded(*memory_model).word(),
         "firmware_sha256": firmware_sha256,
         "seed": seed,
+        "kv_pages": (pages.page_positions, pages.pool_positions),
         "sampling": (sampling.temperature, sampling.candidates(), sampling.top_p),
     });
     blake3::hash(canonical.to_string().as_bytes()).to_hex().to_string()

@@ -96,7 +96,7 @@ impl Encoder {
         let pairs = rows.iter().zip(&queries);
         pairs
             .map(|(x, q)| {
-                let attended = attend(spec, &cache, q, block);
+                let attended = attend(spec, &cache, q, block, 0);
                 let x = (layer.output.0.multiply(&attended) + &layer.output.1) + x;
                 let x = layer_norm(spec, x, &layer.norms[0]);
                 let up = layer.up.0.multiply(&x.mapv(r16)) + &layer.up.1;

@@ -1,5 +1,6 @@
 //! A cluster without time that runs what the firmware's runtime writes, driven through its registers.
 
+use isa::cache::PageChoice;
 use isa::image::ImageHeader;
 use isa::npu::Word;
 use isa::npu::registers as reg;
@@ -13,7 +14,7 @@ use soc_model::soc::Draw;
 
 const IMAGE: u64 = 0x8000_0000;
 const ARENA: u64 = 0x10_0000_0000;
-const BULK: u64 = 0x20_0000_0000;
+const BULK: u64 = 0x18_0000_0000;
 const ARENA_BYTES: usize = 24 << 20;
 
 /// Save areas of preempted cores, and the ring of who preempts them.
@@ -59,6 +60,10 @@ impl Sink for Dram {
         }
         self.write(ARENA + index * 32, &word.to_bytes()).expect("lists stay in the arena");
     }
+
+    fn put_data(&mut self, index: u64, word: &Word) {
+        self.write(ARENA + index * 32, &word.to_bytes()).expect("tables stay in the arena");
+    }
 }
 
 /// What a machine is built from.
@@ -80,10 +85,12 @@ pub struct Shape {
     pub order: u64,
     /// Bits of an element of the cache.
     pub kv_bits: u64,
+    /// What of its pages is asked for.
+    pub pages: PageChoice,
 }
 
 impl Shape {
-    /// Room for everything resident, a chunk of 8, 64 positions.
+    /// Room for everything resident, a chunk of 8, 64 positions in pages of at least 5.
     pub const fn usual(cores: u32) -> Self {
         Self {
             cores,
@@ -94,6 +101,7 @@ impl Shape {
             positions: 64,
             order: 1,
             kv_bits: 16,
+            pages: PageChoice { page_positions: 5, pool_positions: 0 },
         }
     }
 }
@@ -107,6 +115,7 @@ pub struct Machine {
     order: Stream,
     caps: Caps,
     model: Model,
+    places: Places,
     position: u64,
     /// Whether some prefill chunk spilled.
     pub spilled: bool,
@@ -190,6 +199,7 @@ impl Machine {
             positions: shape.positions,
             chunk: shape.chunk,
             kv_bits: shape.kv_bits,
+            pages: shape.pages,
         };
         let bulk = vec![0xFF; usize::try_from(bulk).expect("small")];
         let save = vec![0; shape.cores as usize * usize::try_from(SAVE_STRIDE).expect("small")];
@@ -197,11 +207,16 @@ impl Machine {
             pieces: [(IMAGE, image), (ARENA, vec![0; ARENA_BYTES]), (BULK, bulk), (SAVE, save)],
             switch_points: true,
         };
-        let program = Program::new(caps, model, places, &mut memory).expect("a plan that fits");
+        let mut program = Program::new(caps, model, places, &mut memory).expect("a plan that fits");
+        // Other jobs were there before: the first page this one takes is not the first there is.
+        for of_eight in [8, 3, 5, 2, 7, 0] {
+            program.hold(shape.positions * of_eight / 8, &mut memory).expect("pages for all positions");
+        }
         let mut machine = Self {
             tails: vec![0; cores.cores.len()],
             caps,
             model,
+            places,
             order: Stream::new(shape.order, "npu", "order"),
             cores,
             memory,
@@ -389,6 +404,11 @@ impl Machine {
         true
     }
 
+    /// Goes on behind the first `position` positions.
+    pub fn resume(&mut self, position: u64) {
+        self.position = position;
+    }
+
     /// How the tokens that follow are chosen.
     pub fn draw(&mut self, d: &Draw) {
         self.candidates = d.candidates.into();
@@ -420,6 +440,17 @@ impl Machine {
         self.memory.read(BULK + self.program.logits_offset(), &mut logits).expect("in bulk memory");
         let logits = logits.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")));
         Sampled { token: best.0 as usize, logits: logits.collect() }
+    }
+
+    /// Overwrites the cached keys and values of a layer before position `end` with what is no number.
+    pub fn spoil(&mut self, layer: u64, end: u64) {
+        let (h, p) = (&self.model.h, &self.places);
+        let row = isa::cache::row_bytes(h.head_dim, p.kv_bits);
+        let base = layer * runtime::cache::layer_bytes(h.kv_heads, h.head_dim, p.positions, p.kv_bits);
+        let bytes = vec![0xFF; usize::try_from(end * row).expect("small")];
+        for head in 0..2 * h.kv_heads {
+            self.memory.write(BULK + base + head * p.positions * row, &bytes).expect("in bulk memory");
+        }
     }
 
     /// Runs `prompt` in chunks and then `count - 1` decode steps; returns tokens and the logits of each.

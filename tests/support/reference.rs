@@ -5,7 +5,7 @@
 
 use half::f16;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
-use traces::image::{Coded, Tensor, TensorSource, inverse_frequencies};
+use traces::image::{Coded, Tensor, TensorSource, inverse_frequencies, local_frequencies};
 use traces::workload::{ModelSpec, QuantScheme, RopeLayout, TensorFormat, WeightQuant};
 
 /// Rounds to fp16 and back.
@@ -205,6 +205,10 @@ struct Layer {
     qkv: [Matrix; 3],
     bias: Option<[Array1<f32>; 3]>,
     head_norms: Option<[Array1<f32>; 2]>,
+    post_norms: Option<[Array1<f32>; 2]>,
+    /// Positions it sees, its own included.
+    window: Option<usize>,
+    frequencies: Vec<f32>,
     output: Matrix,
     gate: Matrix,
     up: Matrix,
@@ -219,7 +223,6 @@ pub struct Reference {
     final_norm: Array1<f32>,
     head: Matrix,
     layers: Vec<Layer>,
-    frequencies: Vec<f32>,
     /// How the cache stores keys and values.
     kv: TensorFormat,
 }
@@ -234,18 +237,25 @@ impl Reference {
         let body = scheme.body;
         let layers = (0..spec.layers)
             .map(|l| {
+                let window = spec.extras.window.filter(|w| w.period == 0 || (l + 1) % w.period != 0);
+                let own = window.is_some_and(|w| w.local_theta.is_some());
                 let mut row = |t: Tensor| get(spec, source, t, l).row(0).to_owned();
                 let attn_norm = row(Tensor::AttnNorm);
                 let ffn_norm = row(Tensor::FfnNorm);
                 let biases = [Tensor::QueryBias, Tensor::KeyBias, Tensor::ValueBias];
                 let bias = spec.qkv_bias.then(|| biases.map(&mut row));
                 let head_norms = spec.qk_norm.then(|| [Tensor::QueryNorm, Tensor::KeyNorm].map(&mut row));
+                let post = [Tensor::PostAttnNorm, Tensor::PostFfnNorm];
+                let post_norms = spec.extras.post_norms.then(|| post.map(&mut row));
                 let mut matrix = |t: Tensor, quant| Matrix::new(spec, scheme, quant, source, (t, l));
                 Layer {
                     attn_norm,
                     ffn_norm,
                     bias,
                     head_norms,
+                    post_norms,
+                    window: window.map(|w| w.positions as usize),
+                    frequencies: if own { local_frequencies(spec) } else { inverse_frequencies(spec) },
                     qkv: [Tensor::Query, Tensor::Key, Tensor::Value].map(|t| matrix(t, body.qkv)),
                     output: matrix(Tensor::Output, body.out),
                     gate: matrix(Tensor::Gate, body.gate),
@@ -255,50 +265,77 @@ impl Reference {
                 }
             })
             .collect();
-        Self {
-            embed: embed.mapv(r16),
-            final_norm,
-            head,
-            layers,
-            frequencies: inverse_frequencies(spec),
-            spec: spec.clone(),
-            kv: scheme.kv,
-        }
+        Self { embed: embed.mapv(r16), final_norm, head, layers, spec: spec.clone(), kv: scheme.kv }
     }
 
     /// Appends `token` and returns the logits behind it; keys are visited `block` at a time.
     pub fn step(&mut self, token: usize, block: usize) -> Array1<f32> {
         let mut x = self.embed.row(token).to_owned();
+        if let Some(scale) = self.spec.extras.embed_scale {
+            x *= single(scale);
+        }
         for layer in &mut self.layers {
             let input = norm(&self.spec, x.view(), &layer.attn_norm);
-            let [q, k, v] = project(&self.spec, layer, &input, &self.frequencies);
+            let [q, k, v] = project(&self.spec, layer, &input);
             layer.cache[0].push(stored(&self.spec, self.kv, k));
             layer.cache[1].push(stored(&self.spec, self.kv, v));
-            let attended = attend(&self.spec, &layer.cache, &q, block);
-            x = layer.output.multiply(&attended) + x;
+            let seen = layer.cache[0].len();
+            let first = layer.window.map_or(0, |w| seen.saturating_sub(w));
+            let attended = attend(&self.spec, &layer.cache, &q, block, first);
+            x = layer.joined(&self.spec, layer.output.multiply(&attended), 0) + x;
             let input = norm(&self.spec, x.view(), &layer.ffn_norm);
             let up = rounded(layer.up.multiply(&input));
             let gate = layer.gate.multiply(&input);
-            let hidden =
-                Array1::from_iter(gate.iter().zip(&up).map(|(g, u)| r16(g / (1.0 + libm::expf(-g)) * u)));
-            x = layer.down.multiply(&hidden) + x;
+            let gelu = self.spec.extras.gate_gelu;
+            let act = |g: f32| if gelu { gelu_tanh(g) } else { g / (1.0 + libm::expf(-g)) };
+            let hidden = Array1::from_iter(gate.iter().zip(&up).map(|(g, u)| r16(act(*g) * u)));
+            x = layer.joined(&self.spec, layer.down.multiply(&hidden), 1) + x;
         }
         let last = norm(&self.spec, x.view(), &self.final_norm);
-        self.head.multiply(&last)
+        let logits = self.head.multiply(&last);
+        match self.spec.extras.logit_cap {
+            Some(cap) => logits.mapv(|l| single(cap) * libm::tanhf(l / single(cap))),
+            None => logits,
+        }
     }
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "as the engine computes")]
+impl Layer {
+    /// What joins the residual stream: an output, or its norm.
+    fn joined(&self, spec: &ModelSpec, output: Array1<f32>, which: usize) -> Array1<f32> {
+        match &self.post_norms {
+            Some(norms) => wide_norm(spec, output.view(), &norms[which]),
+            None => output,
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "rounding to fp32 is the point")]
+fn single(x: f64) -> f32 {
+    x as f32
+}
+
+/// GELU's tanh form: sqrt(2 / pi) and the cubic term's factor in fp32.
+fn gelu_tanh(x: f32) -> f32 {
+    let u = 0.797_884_6 * (x + 0.044_715 * (x * x * x));
+    0.5 * x * (1.0 + libm::tanhf(u))
+}
+
 fn norm(spec: &ModelSpec, x: ArrayView1<f32>, weight: &Array1<f32>) -> Array1<f32> {
+    rounded(wide_norm(spec, x, weight))
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "as the engine computes")]
+fn wide_norm(spec: &ModelSpec, x: ArrayView1<f32>, weight: &Array1<f32>) -> Array1<f32> {
     let sum = x.iter().fold(0.0f32, |sum, v| sum + v * v);
     let r = 1.0 / (sum / x.len() as f32 + spec.norm_eps as f32).sqrt();
-    Array1::from_iter(x.iter().zip(weight).map(|(x, w)| r16((x * r) * w)))
+    Array1::from_iter(x.iter().zip(weight).map(|(x, w)| (x * r) * w))
 }
 
 /// Queries, keys and values of the next position: biased, normed and rotated, in fp16.
 #[allow(clippy::cast_precision_loss, reason = "positions are small")]
-fn project(spec: &ModelSpec, layer: &Layer, input: &Array1<f32>, frequencies: &[f32]) -> [Array1<f32>; 3] {
-    let position = layer.cache[0].len() as f32;
+fn project(spec: &ModelSpec, layer: &Layer, input: &Array1<f32>) -> [Array1<f32>; 3] {
+    let (position, frequencies) = (layer.cache[0].len() as f32, &layer.frequencies);
     let (width, half) = (spec.head_dim as usize, frequencies.len());
     let mut parts = [0, 1, 2].map(|i| {
         let sums = layer.qkv[i].multiply(input);
@@ -342,22 +379,34 @@ fn stored(spec: &ModelSpec, format: TensorFormat, mut row: Array1<f32>) -> Array
     row
 }
 
-/// Attention of the last position over the cache, as a running softmax over blocks of keys.
-#[allow(clippy::cast_possible_truncation, reason = "rounding to fp32 is the point")]
-pub(super) fn attend(spec: &ModelSpec, cache: &Cache, queries: &Array1<f32>, block: usize) -> Array1<f32> {
+/// Attention of the last position over the cache from position `first` on, as a running softmax over blocks of keys.
+pub(super) fn attend(
+    spec: &ModelSpec,
+    cache: &Cache,
+    queries: &Array1<f32>,
+    block: usize,
+    first: usize,
+) -> Array1<f32> {
     let (width, group) = (spec.head_dim as usize, (spec.heads / spec.kv_heads) as usize);
-    let scale = (1.0 / f64::from(spec.head_dim).sqrt()) as f32;
+    let scale = single(spec.extras.attention_scale.unwrap_or(1.0 / f64::from(spec.head_dim).sqrt()));
+    let cap = spec.extras.attention_cap.map(single);
+    let capped = |s: f32| cap.map_or(s, |cap| cap * libm::tanhf(s / cap));
     let mut out = Array1::zeros(queries.len());
     for (h, query) in queries.exact_chunks(width).into_iter().enumerate() {
         let columns = h / group * width..(h / group + 1) * width;
         let (mut m, mut l) = (f32::NEG_INFINITY, 0.0f32);
         let mut sums = Array1::<f32>::zeros(width);
-        for (keys, values) in cache[0].chunks(block).zip(cache[1].chunks(block)) {
+        for (b, (keys, values)) in cache[0].chunks(block).zip(cache[1].chunks(block)).enumerate() {
+            let before = first.saturating_sub(b * block);
+            if before >= keys.len() {
+                continue;
+            }
+            let (keys, values) = (&keys[before..], &values[before..]);
             let scores: Vec<f32> = keys
                 .iter()
                 .map(|key| {
                     let key = key.slice(s![columns.clone()]);
-                    query.iter().zip(key).fold(0.0f32, |sum, (q, k)| sum + q * k) * scale
+                    capped(query.iter().zip(key).fold(0.0f32, |sum, (q, k)| sum + q * k) * scale)
                 })
                 .collect();
             let top = scores.iter().fold(m, |m, s| if *s > m { *s } else { m });

@@ -1,5 +1,6 @@
 //! A small model on a whole chip: harts run the shipped firmware, the engines compute or only take time.
 
+use isa::cache::{CacheShape, PageChoice, Paging};
 use isa::image::ImageHeader;
 use isa::npu::Word;
 use isa::npu::registers as reg;
@@ -38,6 +39,8 @@ pub struct Case {
     pub chunk: u32,
     /// How tokens are chosen.
     pub draw: Draw,
+    /// What of the cache's pages is asked for.
+    pub pages: PageChoice,
 }
 
 /// What the engines do with data.
@@ -105,6 +108,7 @@ impl Case {
             context: 0,
             chunk: 8,
             draw: Draw::default(),
+            pages: PageChoice::default(),
         }
     }
 
@@ -117,8 +121,9 @@ impl Case {
         };
         let m = &self.spec;
         let positions = self.positions();
-        let kv = u64::from(m.kv_heads) * u64::from(m.head_dim) * 4 * positions * u64::from(m.layers);
-        let spill = u64::from(self.chunk) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
+        let kv = self.paging().bulk_bytes();
+        let rows = if m.extras.post_norms { 2 } else { 1 };
+        let spill = u64::from(self.chunk) * (rows * u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
         SocBuilder {
             config: self.soc.clone(),
             firmware: FirmwareImage { place: "built-in".to_owned(), elf: FIRMWARE.to_vec() },
@@ -140,6 +145,7 @@ impl Case {
                 positions,
                 chunk: self.chunk,
                 kv_bits: u32::try_from(self.quant.kv.bits()).expect("small"),
+                pages: self.pages,
                 ids,
                 seed: SEED,
             },
@@ -155,6 +161,19 @@ impl Case {
     pub fn run(&self, compute: &Compute) -> Result<RunResult, Ended> {
         let soc = self.builder(compute).build().map_err(Ended::Refused)?;
         soc.run(&mut |_| {}).map_err(Ended::Faulted)
+    }
+
+    /// How the cache is cut.
+    pub fn paging(&self) -> Paging {
+        let m = &self.spec;
+        let shape = CacheShape {
+            layers: m.layers.into(),
+            kv_heads: m.kv_heads.into(),
+            head_dim: m.head_dim.into(),
+            bits: self.quant.kv.bits(),
+            positions: self.positions(),
+        };
+        Paging::new(&shape, self.pages).expect("pages that are not too small")
     }
 
     fn positions(&self) -> u64 {
@@ -181,6 +200,7 @@ impl Case {
             positions: self.positions(),
             chunk: self.chunk.into(),
             kv_bits: self.quant.kv.bits(),
+            pages: self.pages,
         };
         let program = Program::new(caps, model, places, &mut Nowhere).expect("a plan that fits");
         let chunk = usize::try_from(program.chunk_rows()).expect("small");

@@ -37,6 +37,10 @@ pub struct Tree {
     pub positions: Option<u64>,
     /// Bits of an element of the cache of keys and values.
     pub kv_bits: Option<u64>,
+    /// Positions of a page of it.
+    pub kv_page: Option<u64>,
+    /// Positions it has pages for.
+    pub kv_pool: Option<u64>,
 }
 
 /// A node while it is open.
@@ -124,6 +128,8 @@ impl Tree {
             boot::PROP_CHUNK => self.chunk = number,
             boot::PROP_POSITIONS => self.positions = number,
             boot::PROP_KV_BITS => self.kv_bits = number,
+            boot::PROP_KV_PAGE => self.kv_page = number,
+            boot::PROP_KV_POOL => self.kv_pool = number,
             _ => {}
         }
     }

@@ -1,7 +1,7 @@
 //! Jobs: a prompt in, tokens out.
 
 use isa::memory_map::{error, mailbox};
-use runtime::program::Places;
+use runtime::program::{Places, Unfit};
 use runtime::{Model, Program, Sink, Step, draw};
 
 use crate::console::line;
@@ -36,14 +36,23 @@ pub fn serve(
     let mut tokens = [0; MOST_ROWS];
     loop {
         interrupts::wait_for_job();
-        server.job(chunk, &mut tokens);
+        let ended = server.job(chunk, &mut tokens);
+        if let Some(pages) = server.program.pages() {
+            JOBS.store(mailbox::KV_USED, pages.used());
+        }
+        if ended.is_err() {
+            JOBS.store(mailbox::REFUSED, error::NO_PAGES);
+        }
         JOBS.store(mailbox::DONE, 1);
         interrupts::job_done();
     }
 }
 
+/// No page is left for a step; the console has the numbers.
+struct NoPages;
+
 impl Server<'_> {
-    fn job(&mut self, chunk: u64, tokens: &mut [u32; MOST_ROWS]) {
+    fn job(&mut self, chunk: u64, tokens: &mut [u32; MOST_ROWS]) -> Result<(), NoPages> {
         let (prompt, decode) = (JOBS.load(mailbox::PROMPT_LEN), JOBS.load(mailbox::DECODE_LEN));
         let context = JOBS.load(mailbox::CONTEXT);
         // The last token is not fed back.
@@ -54,7 +63,7 @@ impl Server<'_> {
         }
         if prompt == 0 {
             line!("job: no prompt, nothing to do");
-            return;
+            return Ok(());
         }
         JOBS.store(mailbox::PHASE, 1);
         if self.model.encoder() {
@@ -68,11 +77,11 @@ impl Server<'_> {
                 *token = JOBS.load(mailbox::TOKEN_IN) as u32;
             }
             let sample = done + rows == prompt && decode > 0;
-            self.step(&Step { start: context + done, rows, sample, candidates }, tokens);
+            self.step(&Step { start: context + done, rows, sample, candidates }, tokens)?;
             done += rows;
         }
         if decode == 0 {
-            return;
+            return Ok(());
         }
         self.token(candidates);
         JOBS.store(mailbox::PHASE, 2);
@@ -85,15 +94,16 @@ impl Server<'_> {
             }
             tokens[0] = next as u32;
             let start = context + prompt + made - 1;
-            self.step(&Step { start, rows: 1, sample: true, candidates }, tokens);
+            self.step(&Step { start, rows: 1, sample: true, candidates }, tokens)?;
             self.token(candidates);
             made += 1;
         }
         line!("job: context {context}, prompt {prompt}, {made} tokens");
+        Ok(())
     }
 
     /// A prompt's vector: all of it in one pass, for every row sees every other.
-    fn encode(&mut self, prompt: u64, chunk: u64, tokens: &mut [u32; MOST_ROWS]) {
+    fn encode(&mut self, prompt: u64, chunk: u64, tokens: &mut [u32; MOST_ROWS]) -> Result<(), NoPages> {
         let rows = self.program.next_rows(prompt).min(chunk);
         if rows < prompt {
             line!("job: {prompt} tokens at once, but scratchpad and accumulator hold only {rows}");
@@ -102,21 +112,36 @@ impl Server<'_> {
         for token in &mut tokens[..rows as usize] {
             *token = JOBS.load(mailbox::TOKEN_IN) as u32;
         }
-        self.step(&Step { start: 0, rows, sample: true, candidates: 0 }, tokens);
+        self.step(&Step { start: 0, rows, sample: true, candidates: 0 }, tokens)?;
         JOBS.store(mailbox::EMBEDDING, self.places.bulk.0 + self.program.logits_offset());
         line!("job: prompt {prompt}, one vector");
+        Ok(())
     }
 
-    fn step(&mut self, step: &Step, tokens: &[u32]) {
+    fn step(&mut self, step: &Step, tokens: &[u32]) -> Result<(), NoPages> {
         let mut token = |i: u64| u64::from(tokens[i as usize]);
         let top = match self.program.prepare(step, &mut token, self.arena) {
             Ok(top) if !self.arena.overflow => top,
-            Ok(_) => {
-                does_not_fit(runtime::program::Unfit::Arena, &self.cluster.caps, self.model, self.places)
-            }
+            Err(Unfit::Pages) => return Err(self.no_pages(step)),
+            Ok(_) => does_not_fit(Unfit::Arena, &self.cluster.caps, self.model, self.places),
             Err(why) => does_not_fit(why, &self.cluster.caps, self.model, self.places),
         };
         self.cluster.pass(&top, self.arena);
+        Ok(())
+    }
+
+    fn no_pages(&self, step: &Step) -> NoPages {
+        if let Some(pages) = self.program.pages() {
+            let p = &pages.paging;
+            line!(
+                "job: position {} needs {} pages, the cache has {} for {} positions",
+                step.start + step.rows - 1,
+                p.pages_for(step.start + step.rows) * p.slab_pages(),
+                p.total_pages(),
+                (p.slabs << p.page_log2) / p.row
+            );
+        }
+        NoPages
     }
 
     /// How many candidates the job's tokens are drawn from; leaves the other parameters for the NPU.

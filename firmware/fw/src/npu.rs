@@ -114,7 +114,13 @@ impl Cluster {
             VecFn::Mul,
         ];
         let own: &[VecFn] = if model.encoder() { &encoder } else { &decoder };
-        for f in [VecFn::Cvt, VecFn::FaStep, VecFn::FaFin, quantise].iter().chain(own) {
+        let extras = [
+            model.embed_scale().map(|_| VecFn::Mul),
+            model.logit_cap().map(|_| VecFn::Softcap),
+            model.post_norms().then_some(VecFn::Add),
+        ];
+        let always = [VecFn::Cvt, VecFn::FaStep, VecFn::FaFin, quantise];
+        for f in always.iter().chain(own).chain(extras.iter().flatten()) {
             if !self.caps.has_function(*f) {
                 refuse(format_args!("no vector function {}, which the model needs", f.name()));
             }

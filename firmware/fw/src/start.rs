@@ -1,6 +1,7 @@
 //! Hart 0 from the first Rust instruction to the first job.
 
 use board::{Tree, fdt};
+use isa::cache::PageChoice;
 use isa::image::ImageHeader;
 use isa::memory_map::{error, mailbox};
 use runtime::model::ModelError;
@@ -55,6 +56,9 @@ pub fn run(tree: usize) -> ! {
         JOBS.store(mailbox::EMBEDDING_WIDTH, model.h.hidden);
     } else {
         JOBS.store(mailbox::LOGITS, places.bulk.0 + program.logits_offset());
+    }
+    if let Some(pages) = program.pages() {
+        JOBS.store(mailbox::KV_TOTAL, pages.paging.total_pages());
     }
     JOBS.store(mailbox::READY, 1);
     jobs::serve(&mut program, &mut cluster, &mut arena, &model, &places)
@@ -136,7 +140,9 @@ fn work(tree: &Tree) -> (Model, Places) {
     }
     let most = if model.encoder() { model.h.position_count } else { jobs::MOST_ROWS as u64 };
     let chunk = chunk.clamp(1, most.clamp(1, jobs::MOST_ROWS as u64));
-    (model, Places { image, arena, bulk, positions, chunk, kv_bits })
+    let pages =
+        PageChoice { page_positions: tree.kv_page.unwrap_or(0), pool_positions: tree.kv_pool.unwrap_or(0) };
+    (model, Places { image, arena, bulk, positions, chunk, kv_bits, pages })
 }
 
 /// Says which memory is too small, then gives up.
@@ -159,6 +165,11 @@ pub fn does_not_fit(why: Unfit, caps: &Caps, model: &Model, places: &Places) -> 
             let cache = layer * h.layers;
             line!("does not fit: bulk memory {} bytes, the cache alone takes {cache}", places.bulk.1);
         }
+        Unfit::Paging | Unfit::Pages => line!(
+            "does not fit: pages of {} positions are too many for {} positions",
+            places.pages.page_positions,
+            places.positions
+        ),
     }
     give_up(error::DOES_NOT_FIT)
 }

@@ -16,6 +16,8 @@ use crate::sem;
 
 const FP16: u64 = Format::Fp16 as u64;
 const FP32: u64 = Format::Fp32 as u64;
+/// Mask code: keys up to the query and not before its window.
+const MASK_WINDOW: u64 = 2;
 
 /// A head's list for positions `start .. start + rows`.
 #[derive(Clone, Copy, Debug)]
@@ -26,13 +28,21 @@ pub struct Head {
     pub i: u64,
     /// Position of the first row.
     pub start: u64,
+    /// Whether it is a list for layers that see a window.
+    pub windowed: bool,
 }
 
 /// Whether two decode steps share the command structure, so that patching suffices.
 #[must_use]
-pub fn same_shape(cx: &Context, before: u64, now: u64) -> bool {
-    let blocks = |start: u64| (start + cx.plan.rows).div_ceil(cx.plan.block);
+pub fn same_shape(cx: &Context, windowed: bool, before: u64, now: u64) -> bool {
+    let blocks =
+        |start: u64| (first_block(cx, windowed, start), (start + cx.plan.rows).div_ceil(cx.plan.block));
     blocks(before) == blocks(now)
+}
+
+/// The first block of keys that a query at `position` sees any of: blocks before it are not even read.
+fn first_block(cx: &Context, windowed: bool, position: u64) -> u64 {
+    if windowed { (position + 1).saturating_sub(cx.model.h.window) / cx.plan.block } else { 0 }
 }
 
 /// Most words a head's list can take at `positions` positions.
@@ -88,7 +98,7 @@ fn prologue<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head) {
     }
     let rope = VecOp {
         x: granule(at),
-        y: granule(p.inv_freq),
+        y: granule(if h.windowed && m.local_rope() { p.inv_freq_local } else { p.inv_freq }),
         d: granule(at),
         rows: p.rows - 1,
         cols: (g + 1) * hd - 1,
@@ -140,7 +150,8 @@ pub fn head<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head, only_changed: b
         let all = p.rows == 1 || cx.model.encoder();
         let keys = if all { h.start + p.rows } else { h.start + r + rows };
         let blocks = keys.div_ceil(p.block);
-        for b in 0..blocks {
+        let begin = first_block(cx, h.windowed, h.start + if p.rows == 1 { 0 } else { r });
+        for b in begin..blocks {
             let job = Block {
                 h,
                 q,
@@ -149,11 +160,12 @@ pub fn head<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head, only_changed: b
                 k0: b * p.block,
                 keys: p.block.min(keys - b * p.block),
                 buffer,
-                first: b == 0,
+                first: b == begin,
                 last: b + 1 == blocks,
-                opens: t == 0 && b == 0,
+                opens: t == 0 && b == begin,
             };
-            if only_changed && !job.last {
+            // A window's first block is where its end moves along.
+            if only_changed && !job.last && !(h.windowed && job.first) {
                 e.skip(block_words(cx));
             } else {
                 block(e, cx, &job);
@@ -195,6 +207,17 @@ fn query(cx: &Context, h: &Head, q: u64, r: u64) -> (u64, u64) {
     }
 }
 
+/// Which keys of a block a tile may not see: with one row those before a window, with more also those behind a row.
+fn mask(cx: &Context, j: &Block) -> u64 {
+    let one = cx.plan.rows == 1;
+    let cut = j.k0 + cx.model.h.window <= j.h.start;
+    match (j.h.windowed, one) {
+        (false, _) => u64::from(!one && !cx.model.encoder()),
+        (true, true) if !cut => 0,
+        (true, _) => MASK_WINDOW,
+    }
+}
+
 fn block<S: Sink>(e: &mut Emitter<S>, cx: &Context, j: &Block) {
     let (m, p) = (cx.model, cx.plan);
     let hd = m.h.head_dim;
@@ -221,6 +244,7 @@ fn block<S: Sink>(e: &mut Emitter<S>, cx: &Context, j: &Block) {
         ..Gemm::default()
     };
     e.push(&[(sem::kv_full(b), 1)], &[(sem::SCORES, 1)], cx.tag, Command::gemm(scores, None));
+    let mask = mask(cx, j);
     let step = VecOp {
         xs: 1,
         y: granule(p.stats),
@@ -232,7 +256,7 @@ fn block<S: Sink>(e: &mut Emitter<S>, cx: &Context, j: &Block) {
         yf: FP32,
         dfm: FP16,
         imm: m.h.att_scale,
-        mask: u64::from(p.rows > 1 && !m.encoder()),
+        mask,
         upd: u64::from(!j.first),
         ..VecOp::default()
     };
@@ -240,7 +264,9 @@ fn block<S: Sink>(e: &mut Emitter<S>, cx: &Context, j: &Block) {
         q0: j.h.start + if p.rows > 1 { j.r } else { 0 },
         k0: j.k0,
         rdiv: if p.rows == 1 { m.group() - 1 } else { 0 },
+        win: if mask == MASK_WINDOW { m.h.window } else { 0 },
         alpha: granule(p.alpha),
+        cap: m.attention_cap(),
         ..Position::default()
     };
     e.push(

@@ -7,6 +7,7 @@ use crate::emit::{Emitter, R_BULK, R_IMAGE, R_LAYER, Sem, Sink};
 use crate::model::Matrix;
 use crate::norm::{everyone, granule, linear, quantise_rows};
 use crate::plan::share;
+use crate::post;
 use crate::program::Context;
 use crate::sem;
 
@@ -18,6 +19,8 @@ const EW_ADD: u64 = 1;
 const ACT_GELU: u64 = 4;
 /// Epilogue code: silu(C) * R.
 const EW_SILU_MUL: u64 = 4;
+/// Epilogue code: gelu(C) * R, GELU in its tanh form.
+const EW_GELU_MUL: u64 = 5;
 
 /// Walks the weight slots.
 #[derive(Clone, Copy, Debug, Default)]
@@ -258,15 +261,15 @@ pub fn project<S: Sink>(
     let (m, p) = (cx.model, cx.plan);
     let (from, to) = share(matrix.panels, cx.core, cx.caps.cores);
     if from == to {
-        e.sync_in_order(&[ready], &[(sem::X_ALL, 1)]);
+        e.sync_in_order(&[ready], &[post::told(cx)]);
         return;
     }
     for q in from..to {
         let last = q + 1 == to;
         let col = q * m.h.panel;
         if p.resident {
-            let x = p.x + col * 4;
-            let ew = Some((EW_ADD, x, m.h.hidden * 4, FP32));
+            let x = post::target(cx) + col * 4;
+            let ew = (!m.post_norms()).then_some((EW_ADD, x, m.h.hidden * 4, FP32));
             let bias = bias.map(|b| b + col * 4);
             let output = Output { at: x, stride: m.h.hidden * 4, format: FP32, ew, bias, act: 0 };
             let job = Panel {
@@ -299,18 +302,18 @@ pub fn project<S: Sink>(
                 post: Some((sem::out_full(b), 1)),
             };
             panel(e, cx, slots, &job);
-            store_residual(e, cx, q, b, last.then_some((sem::X_ALL, 1)));
+            store_residual(e, cx, q, b, last.then_some(post::told(cx)));
         }
     }
     if p.resident {
         send_slice(
             e,
             cx,
-            p.x,
+            post::target(cx),
             from * m.h.panel * 4,
             (to - from) * m.h.panel * 4,
             m.h.hidden * 4,
-            (sem::X_ALL, 1),
+            post::told(cx),
         );
     }
 }
@@ -348,7 +351,7 @@ fn send_slice<S: Sink>(
 
 fn load_residual<S: Sink>(e: &mut Emitter<S>, cx: &Context, panel: u64, b: u64, also: Option<Sem>) {
     let bytes = cx.plan.rows * cx.model.h.panel * 4;
-    let d = linear(
+    let mut d = linear(
         0,
         cx.caps.misc_channel(),
         R_BULK,
@@ -356,25 +359,29 @@ fn load_residual<S: Sink>(e: &mut Emitter<S>, cx: &Context, panel: u64, b: u64, 
         cx.plan.res[b as usize],
         bytes,
     );
+    if cx.model.post_norms() {
+        // Nothing is added yet: the smallest fill keeps the load's place in the protocol.
+        d = Dma { dir: 3, ..linear(0, d.ch, 0, 0, cx.plan.res[b as usize], 16) };
+    }
     let acquire = [(sem::out_free(b), 1), also.unwrap_or((0, 0))];
     e.push(&acquire, &[(sem::res_full(b), 1)], cx.tag, Command::dma(d));
 }
 
 fn residual_output(cx: &Context, b: u64, bias: Option<u64>) -> Output {
     let stride = cx.model.h.panel * 4;
-    let ew = Some((EW_ADD, cx.plan.res[b as usize], stride, FP32));
+    let ew = (!cx.model.post_norms()).then_some((EW_ADD, cx.plan.res[b as usize], stride, FP32));
     Output { at: cx.plan.out[b as usize], stride, format: FP32, ew, bias, act: 0 }
 }
 
 fn store_residual<S: Sink>(e: &mut Emitter<S>, cx: &Context, panel: u64, b: u64, also: Option<Sem>) {
     let bytes = cx.plan.rows * cx.model.h.panel * 4;
-    let d =
-        linear(1, cx.caps.out_channel(), R_BULK, cx.x_offset + panel * bytes, cx.plan.out[b as usize], bytes);
+    let offset = post::spilled(cx) + panel * bytes;
+    let d = linear(1, cx.caps.out_channel(), R_BULK, offset, cx.plan.out[b as usize], bytes);
     let post = [(sem::out_free(b), 1), also.unwrap_or((0, 0))];
     e.push(&[(sem::out_full(b), 1)], &post, cx.tag, Command::dma(d));
 }
 
-/// Gate and up with SwiGLU, or up alone with GELU: the hidden layer's columns of this core.
+/// Gate and up with SwiGLU or GeGLU, or up alone with GELU: the hidden layer's columns of this core.
 pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, ready: Sem) {
     let (m, p) = (cx.model, cx.plan);
     let (up, gate) = (m.up(), m.gate());
@@ -420,7 +427,8 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
             let up_tile =
                 Output { at: p.up, stride: tile_stride, format: FP16, ew: None, bias: None, act: 0 };
             panel(e, cx, slots, &Panel { output: Some(up_tile), ..job });
-            let ew = Some((EW_SILU_MUL, p.up, tile_stride, FP16));
+            let code = if m.gate_gelu() { EW_GELU_MUL } else { EW_SILU_MUL };
+            let ew = Some((code, p.up, tile_stride, FP16));
             let output = Some(Output { at, stride, format: FP16, ew, bias: None, act: 0 });
             panel(e, cx, slots, &Panel { matrix: &gate, output, acquire: free, post: full, ..job });
         }
@@ -467,7 +475,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
         if first == end {
             e.sync_in_order(&[full], release.as_slice());
             if jj + 1 == total && from == to {
-                e.sync(&[], &[(sem::X_ALL, 1)]);
+                e.sync(&[], &[post::told(cx)]);
             }
             continue;
         }
@@ -506,7 +514,7 @@ pub fn down_chunked<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots
             panel(e, cx, slots, &job);
             if finish {
                 let also = if q + 1 == to {
-                    Some((sem::X_ALL, 1))
+                    Some(post::told(cx))
                 } else if tail {
                     release
                 } else {

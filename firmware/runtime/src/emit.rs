@@ -6,6 +6,11 @@ use isa::npu::{Command, Ctrl, CtrlOp, Header, Word};
 pub trait Sink {
     /// Stores `word` as the arena's entry `index` (32 bytes each).
     fn put(&mut self, index: u64, word: &Word);
+
+    /// The same for a word that is no command.
+    fn put_data(&mut self, index: u64, word: &Word) {
+        self.put(index, word);
+    }
 }
 
 /// Appends commands to a list.
@@ -114,6 +119,8 @@ pub const R_KV: u64 = 2;
 pub const R_BULK: u64 = 3;
 /// Region register of command lists and results.
 pub const R_ARENA: u64 = 4;
+/// Region register of the attention lists of the current layer's kind (models with windows).
+pub const R_ATTENTION: u64 = 14;
 /// Region register of the gain of an encoder's norm before the current layer.
 pub const R_GAIN: u64 = 12;
 /// Region register of its bias.

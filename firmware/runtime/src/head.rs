@@ -45,8 +45,14 @@ pub fn head<S: Sink>(e: &mut Emitter<S>, cx: &Context, position: u64) -> Option<
         e.sync(&[(sem::logits_free(b), 2)], &[]);
         for i in 0..panels {
             let acquire = (pieces.count == 0 && i == 0).then_some(ready);
-            let post = (i + 1 == panels).then_some((sem::logits_full(b), 2));
+            // SCORES is idle here: capped logits are complete once the vector engine has been over them.
+            let full = if m.logit_cap().is_some() { (sem::SCORES, 1) } else { (sem::logits_full(b), 2) };
+            let post = (i + 1 == panels).then_some(full);
             head_panel(e, cx, &mut slots, q + i, buffer + i * width, acquire, post);
+        }
+        if let Some(cap) = m.logit_cap() {
+            let capped = softcap(buffer, panels * m.h.panel, cap);
+            e.push(&[(sem::SCORES, 1)], &[(sem::logits_full(b), 2)], cx.tag, capped);
         }
         *pieces.at.get_mut(pieces.count)? = u32::try_from(e.position()).ok()?;
         argmax(e, cx, position, q, pieces.count as u64);
@@ -62,6 +68,21 @@ pub fn head<S: Sink>(e: &mut Emitter<S>, cx: &Context, position: u64) -> Option<
     }
     e.ret();
     Some(pieces)
+}
+
+/// Caps logits where they are.
+fn softcap(at: u64, count: u64, cap: u64) -> Command {
+    let v = VecOp {
+        x: granule(at),
+        d: granule(at),
+        cols: count - 1,
+        xf: Format::Fp32.code(),
+        yf: Format::Fp32.code(),
+        dfm: Format::Fp32.code(),
+        imm: cap,
+        ..VecOp::default()
+    };
+    Command::vec(VecFn::Softcap, v, None)
 }
 
 /// Rewrites the commands of a head's list that mention the position.

@@ -4,10 +4,11 @@
 use isa::tags::OpKind;
 
 use crate::dense::{Input, Slots, down_chunked, gate_up, input_read, project, qkv};
-use crate::emit::{Emitter, R_ARENA, R_GAIN, R_LAYER, R_SHIFT, Sink};
+use crate::emit::{Emitter, R_GAIN, R_LAYER, R_SHIFT, Sink};
 use crate::encoder::{self, Also};
 use crate::norm::{after_gather, load_weights, norm};
 use crate::plan::share;
+use crate::post;
 use crate::program::Context;
 use crate::quant::quantise_hidden;
 use crate::sem;
@@ -24,7 +25,9 @@ pub fn layer<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     let ready = after_gather(e, &c, (p.a2, p.a_stride), m.att_cols(), (sem::A_ALL, n), busy);
     let input = Input { at: p.a2, stride: p.a_stride, k0: 0, cols: m.att_cols(), rows: p.rows };
     let bias = |i: usize| m.encoder().then_some(p.dense_bias[i]);
+    post::load(e, &c, m.h.post_norm1);
     project(e, &c, &mut slots, &out, input, ready, bias(0));
+    post::join(e, &c);
 
     let c = cx.tagged(OpKind::FfnNorm);
     if m.encoder() {
@@ -38,6 +41,7 @@ pub fn layer<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     gate_up(e, &c, &mut slots, ready);
 
     let c = cx.tagged(OpKind::Down);
+    post::load(e, &c, m.h.post_norm2);
     if p.resident {
         let down = m.down();
         let busy = has_panels(&c, down.panels);
@@ -50,6 +54,7 @@ pub fn layer<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
         }
         down_chunked(e, &c, &mut slots, bias(2));
     }
+    post::join(e, &c);
     e.ret();
 }
 
@@ -88,6 +93,7 @@ fn attention<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots) {
         input_read(e, &c);
     }
     for i in 0..to - from {
-        e.call(R_ARENA, cx.attention_list(i) * 32);
+        let (region, offset) = cx.attention_call(i);
+        e.call(region, offset);
     }
 }

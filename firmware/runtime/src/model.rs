@@ -1,8 +1,10 @@
 //! The model as its image describes it.
 
 use isa::image::{
-    self, FLAG_BIAS, FLAG_DENSE_BIAS, FLAG_EMBED_NORM, FLAG_ENCODER, FLAG_LAYER_NORM, FLAG_PLAIN_FFN,
-    FLAG_POSITIONS, FLAG_QK_NORM, FLAG_ROPE_INTER, FLAG_TOKEN_TYPES, ImageHeader, Matrix as Stored,
+    self, FLAG_ATTENTION_CAP, FLAG_BIAS, FLAG_DENSE_BIAS, FLAG_EMBED_NORM, FLAG_EMBED_SCALE, FLAG_ENCODER,
+    FLAG_GATE_GELU, FLAG_LAYER_NORM, FLAG_LOCAL_ROPE, FLAG_LOGIT_CAP, FLAG_PLAIN_FFN, FLAG_POSITIONS,
+    FLAG_POST_NORMS, FLAG_QK_NORM, FLAG_ROPE_INTER, FLAG_TOKEN_TYPES, FLAG_WINDOW, ImageHeader,
+    Matrix as Stored,
 };
 use isa::npu::Format;
 
@@ -18,7 +20,7 @@ pub enum ModelError {
 }
 
 /// What the lists of this library compute; an image with any other flag is refused, never run without it.
-pub const FLAGS: u64 = FLAG_BIAS | FLAG_QK_NORM | FLAG_ROPE_INTER | ENCODER;
+pub const FLAGS: u64 = FLAG_BIAS | FLAG_ROPE_INTER | ENCODER | DECODER;
 
 /// What makes an encoder; computed together or not at all.
 const ENCODER: u64 = FLAG_ENCODER
@@ -29,7 +31,16 @@ const ENCODER: u64 = FLAG_ENCODER
     | FLAG_TOKEN_TYPES
     | FLAG_EMBED_NORM;
 /// What a decoder may have and an encoder may not.
-const DECODER: u64 = FLAG_QK_NORM;
+const DECODER: u64 = FLAG_QK_NORM
+    | FLAG_EMBED_SCALE
+    | FLAG_ATTENTION_CAP
+    | FLAG_LOGIT_CAP
+    | FLAG_WINDOW
+    | FLAG_LOCAL_ROPE
+    | FLAG_POST_NORMS
+    | FLAG_GATE_GELU;
+/// Largest window: the width of its field in a command.
+const MOST_WINDOW: u64 = (1 << 20) - 1;
 
 /// A matrix of the image: where it is and how it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +100,7 @@ impl Model {
             || !h.hidden.is_multiple_of(16)
             || h.act_group == 1
             || h.act_group > 6
+            || !Self::extras_fit(&h)
         {
             return Err(ModelError::BadShape);
         }
@@ -124,6 +136,17 @@ impl Model {
         if !model.group_cols().is_multiple_of(h.panel) { Err(ModelError::BadShape) } else { Ok(model) }
     }
 
+    /// Whether windows and caps are numbers that can be used.
+    fn extras_fit(h: &ImageHeader) -> bool {
+        let has = |flag| h.flags & flag != 0;
+        let fits = |flag, cap: u64| !has(flag) || (1..=u64::from(u32::MAX)).contains(&cap);
+        (!has(FLAG_WINDOW) || (1..=MOST_WINDOW).contains(&h.window))
+            && (!has(FLAG_LOCAL_ROPE) || has(FLAG_WINDOW))
+            && fits(FLAG_ATTENTION_CAP, h.attention_cap)
+            && fits(FLAG_LOGIT_CAP, h.logit_cap)
+            && fits(FLAG_EMBED_SCALE, h.embed_scale)
+    }
+
     /// Query heads of one KV head.
     #[must_use]
     pub const fn group(&self) -> u64 {
@@ -148,6 +171,57 @@ impl Model {
     #[must_use]
     pub const fn qk_norm(&self) -> bool {
         self.h.flags & FLAG_QK_NORM != 0
+    }
+    /// Whether some layers see a window of positions.
+    #[must_use]
+    pub const fn windows(&self) -> bool {
+        self.h.flags & FLAG_WINDOW != 0
+    }
+    /// Whether layer `l` does.
+    #[must_use]
+    pub const fn windowed(&self, l: u64) -> bool {
+        let period = self.h.window_period;
+        self.windows() && (period == 0 || !(l + 1).is_multiple_of(period))
+    }
+    /// Whether any layer sees a window, or (`windowed` false) any sees all positions.
+    #[must_use]
+    pub const fn has_layers(&self, windowed: bool) -> bool {
+        let period = self.h.window_period;
+        if windowed {
+            self.windows() && period != 1
+        } else {
+            !self.windows() || (period > 0 && period <= self.h.layers)
+        }
+    }
+    /// Whether windowed layers rotate by a table of their own.
+    #[must_use]
+    pub const fn local_rope(&self) -> bool {
+        self.h.flags & FLAG_LOCAL_ROPE != 0
+    }
+    /// Whether the outputs of attention and feed-forward layer are normed before they join the residual stream.
+    #[must_use]
+    pub const fn post_norms(&self) -> bool {
+        self.h.flags & FLAG_POST_NORMS != 0
+    }
+    /// Whether the gate is GELU.
+    #[must_use]
+    pub const fn gate_gelu(&self) -> bool {
+        self.h.flags & FLAG_GATE_GELU != 0
+    }
+    /// Factor on embedding rows, if any, as fp32 bits.
+    #[must_use]
+    pub fn embed_scale(&self) -> Option<u64> {
+        (self.h.flags & FLAG_EMBED_SCALE != 0).then_some(self.h.embed_scale)
+    }
+    /// Cap of logits, if any, as fp32 bits.
+    #[must_use]
+    pub fn logit_cap(&self) -> Option<u64> {
+        (self.h.flags & FLAG_LOGIT_CAP != 0).then_some(self.h.logit_cap)
+    }
+    /// Cap of attention scores as fp32 bits; 0: none.
+    #[must_use]
+    pub const fn attention_cap(&self) -> u64 {
+        if self.h.flags & FLAG_ATTENTION_CAP != 0 { self.h.attention_cap } else { 0 }
     }
     /// Whether it is an encoder: norms behind the sums, biases, no gate, no cache, a vector instead of tokens.
     #[must_use]

@@ -11,6 +11,8 @@ use crate::sem;
 const FP16: u64 = Format::Fp16 as u64;
 const FP32: u64 = Format::Fp32 as u64;
 const INT8: u64 = Format::Int8 as u64;
+/// Second operand: the immediate.
+const IMMEDIATE: u64 = 3;
 
 /// Scratchpad bytes as granules.
 #[must_use]
@@ -299,11 +301,15 @@ pub const fn embedding_row(cx: &Context, token: u64) -> u64 {
     cx.model.h.embed + token * cx.model.h.embed_stride
 }
 
+/// fp16 rows as fp32, scaled where the model scales its embedding.
 fn widen(cx: &Context, rows: u64, x: u64, x_stride: u64, d: u64) -> Command {
     let hidden = cx.model.h.hidden;
+    let scale = cx.model.embed_scale();
     Command::vec(
-        VecFn::Cvt,
+        if scale.is_some() { VecFn::Mul } else { VecFn::Cvt },
         VecOp {
+            bc: if scale.is_some() { IMMEDIATE } else { 0 },
+            imm: scale.unwrap_or(0),
             x: granule(x),
             d: granule(d),
             rows: rows - 1,

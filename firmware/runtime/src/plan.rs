@@ -69,6 +69,10 @@ pub struct Plan {
     pub qk_norm: u64,
     /// Rotary inverse frequencies, fp32.
     pub inv_freq: u64,
+    /// Those of windowed layers, where they have their own.
+    pub inv_freq_local: u64,
+    /// Outputs to be normed, rows x hidden fp32 (resident, post norms).
+    pub output: u64,
     /// Scales of the quantised GEMM input, fp32: one a row, or by block [`Model::scales_of`] a row.
     pub a_scale: u64,
     /// Scales of each chunk buffer (spilled, by block).
@@ -124,6 +128,7 @@ impl Plan {
         Self {
             rows,
             inv_freq: b.take(model.h.head_dim * 2),
+            inv_freq_local: b.take(if model.local_rope() { model.h.head_dim * 2 } else { 0 }),
             norm: b.take(model.h.hidden * if model.encoder() { 8 } else { 4 }),
             dense_bias: [model.h.hidden, model.h.ffn, model.h.hidden]
                 .map(|n| b.take(if model.encoder() { n * 4 } else { 0 })),
@@ -187,6 +192,7 @@ impl Plan {
         p.a = b.take(rows * p.a_stride);
         p.a2 = b.take(rows * p.a_stride);
         p.h = b.take(rows * model.h.ffn * 2);
+        p.output = b.take(if model.post_norms() { rows * model.h.hidden * 4 } else { 0 });
         if model.by_block() {
             let longest = model.h.hidden.max(model.att_cols()).max(model.h.ffn);
             p.a_scale = b.take(rows * model.scales_of(longest) * 4);
@@ -238,8 +244,8 @@ impl Plan {
         p.res = [dense.take(tile), dense.take(tile)];
         p.up = dense.take(rows * panel * 2);
         b.at = b.at.max(dense.at);
-        // Rows wide and narrow; an encoder's embedding also adds rows of positions.
-        let row = model.h.hidden * if model.encoder() { 8 } else { 6 };
+        // Rows wide and narrow; an encoder's embedding also adds rows of positions, a normed output wide rows.
+        let row = model.h.hidden * if model.encoder() || model.post_norms() { 8 } else { 6 };
         let mut batch = 8;
         while batch > 1 && base + 2 * batch * row > b.at {
             batch /= 2;
@@ -266,9 +272,10 @@ impl Plan {
         self.qkv + i * self.qkv_stride
     }
 
-    /// Bytes of spilled residual stream and hidden layer in memory.
+    /// Bytes of spilled residual stream, hidden layer and outputs to be normed in memory.
     #[must_use]
     pub const fn bulk_bytes(&self, model: &Model) -> u64 {
-        if self.resident { 0 } else { self.rows * (model.h.hidden * 4 + model.h.ffn * 3) }
+        let outputs = if model.post_norms() { model.h.hidden * 4 } else { 0 };
+        if self.resident { 0 } else { self.rows * (model.h.hidden * 4 + model.h.ffn * 3 + outputs) }
     }
 }

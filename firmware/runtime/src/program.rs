@@ -1,19 +1,21 @@
 //! All lists of a model: where they are, when they are written, what changes from token to token.
 
+use isa::cache::{CacheShape, PageChoice, Paging};
 use isa::image::ImageHeader;
-use isa::npu::{Command, Ctrl, CtrlOp, MAX_CORES};
+use isa::npu::{Command, Ctrl, CtrlOp, Dma, MAX_CORES};
 use isa::tags::OpKind;
 
 use crate::attention::{self, Head};
 use crate::cache;
 use crate::caps::Caps;
 use crate::draw;
-use crate::emit::{Emitter, R_ARENA, R_BULK, R_GAIN, R_IMAGE, R_KV, R_LAYER, R_SHIFT, Sink};
+use crate::emit::{Emitter, R_ARENA, R_ATTENTION, R_BULK, R_GAIN, R_IMAGE, R_KV, R_LAYER, R_SHIFT, Sink};
 use crate::encoder;
 use crate::head::{self, Pieces};
 use crate::layer::layer;
 use crate::model::Model;
-use crate::norm::{embed, embedding_row, linear};
+use crate::norm::{embed, embedding_row, granule, linear};
+use crate::pages::Pages;
 use crate::plan::{Plan, share};
 use crate::sem;
 
@@ -32,6 +34,8 @@ pub struct Places {
     pub chunk: u64,
     /// Bits of an element of the cache: 16, 8 or 4.
     pub kv_bits: u64,
+    /// What of its pages is asked for.
+    pub pages: PageChoice,
 }
 
 /// What a list is written for.
@@ -51,17 +55,22 @@ pub struct Context<'a> {
     pub positions: u64,
     /// Bits of an element of the KV cache.
     pub kv_bits: u64,
+    /// Its pages; an encoder's keys and values have none.
+    pub pages: Option<&'a Pages>,
     /// Offset in bulk memory of the spilled residual stream.
     pub x_offset: u64,
     /// Offset in bulk memory of the spilled hidden layer.
     pub h_offset: u64,
     /// Offset in bulk memory of its int8 form.
     pub h8_offset: u64,
+    /// Offset in bulk memory of spilled outputs that are normed before they join the residual stream.
+    pub output_offset: u64,
     /// Offset in bulk memory of the logits.
     pub logits_offset: u64,
     /// Offset in the arena of this core's result record.
     pub result_offset: u64,
-    /// Arena entry of the first attention list, and entries of each.
+    /// Arena entry of the first attention list, and entries of each: those of layers that see all positions, then
+    /// those of windowed ones.
     pub attention: (u64, u64),
 }
 
@@ -73,8 +82,24 @@ impl Context<'_> {
     }
     /// Arena entry of the attention list of this core's `i`-th head.
     #[must_use]
-    pub const fn attention_list(&self, i: u64) -> u64 {
-        self.attention.0 + i * self.attention.1
+    pub const fn attention_list(&self, windowed: bool, i: u64) -> u64 {
+        let behind = if windowed { self.heads() } else { 0 };
+        self.attention.0 + (behind + i) * self.attention.1
+    }
+    /// Region and byte offset at which a layer's list calls it, whatever the kind of layer.
+    #[must_use]
+    pub const fn attention_call(&self, i: u64) -> (u64, u64) {
+        if self.model.windows() {
+            (R_ATTENTION, i * self.attention.1 * 32)
+        } else {
+            (R_ARENA, self.attention_list(false, i) * 32)
+        }
+    }
+    /// KV heads of this core.
+    #[must_use]
+    pub const fn heads(&self) -> u64 {
+        let (from, to) = share(self.model.h.kv_heads, self.core, self.caps.cores);
+        to - from
     }
 }
 
@@ -87,6 +112,10 @@ pub enum Unfit {
     Arena,
     /// Cache and activations do not fit bulk memory.
     Bulk,
+    /// The pages asked for are too small: there would be too many.
+    Paging,
+    /// The positions of a step need more pages than there are; nothing has changed.
+    Pages,
 }
 
 /// Lists of one shape.
@@ -136,6 +165,7 @@ struct Base {
     model: Model,
     places: Places,
     kv_layer: u64,
+    pages: Option<Pages>,
     x_offset: u64,
     logits_offset: u64,
 }
@@ -175,6 +205,19 @@ pub const fn result_offset(core: u64) -> u64 {
     (MAX_CORES as u64 * (RING_ENTRIES + (1 << COMPLETION_LOG2)) + core * 2) * 32
 }
 
+/// The cache of a model that makes tokens, empty.
+fn paged(h: &ImageHeader, places: &Places) -> Result<Pages, Unfit> {
+    let shape = CacheShape {
+        layers: h.layers,
+        kv_heads: h.kv_heads,
+        head_dim: h.head_dim,
+        bits: places.kv_bits,
+        positions: places.positions,
+    };
+    let paging = Paging::new(&shape, places.pages).ok_or(Unfit::Paging)?;
+    Pages::new(paging, places.arena.0, RESERVED_ENTRIES, places.bulk.0).ok_or(Unfit::Bulk)
+}
+
 impl Program {
     /// Plans the model; writes the decode lists.
     ///
@@ -194,25 +237,50 @@ impl Program {
             }
         };
         let kv_layer = cache::layer_bytes(h.kv_heads, h.head_dim, places.positions, places.kv_bits);
-        let caches = if model.encoder() { 1 } else { h.layers };
-        let x_offset = (kv_layer * caches).div_ceil(4096) * 4096;
+        let pages = if model.encoder() { None } else { Some(paged(h, &places)?) };
+        let cache = pages.as_ref().map_or(kv_layer, |p| p.end - places.bulk.0);
+        let x_offset = cache.div_ceil(4096) * 4096;
         let spill = prefill.bulk_bytes(&model).max(decode.bulk_bytes(&model));
         let logits_offset = x_offset + spill.div_ceil(4096) * 4096;
         let result = if model.encoder() { h.hidden } else { h.vocab };
         if logits_offset + result * 4 > places.bulk.1 {
             return Err(Unfit::Bulk);
         }
-        let base = Base { caps, model, places, kv_layer, x_offset, logits_offset };
+        let base = Base { caps, model, places, kv_layer, pages, x_offset, logits_offset };
         let mut program = Self {
             base,
             decode: Shape { plan: decode, ..Shape::default() },
             prefill: Shape { plan: prefill, ..Shape::default() },
             chunk: prefill.rows,
-            free: RESERVED_ENTRIES,
+            free: pages.as_ref().map_or(RESERVED_ENTRIES, Pages::tables_end),
         };
+        if program.free > base.draw_list(0) {
+            return Err(Unfit::Arena);
+        }
+        if let Some(pages) = &base.pages {
+            pages.clear(sink);
+        }
         program.free = base.write_shape(&mut program.decode, program.free, sink)?;
         base.write_shape(&mut program.prefill, program.free, sink)?;
         Ok(program)
+    }
+
+    /// The pages of the cache, unless the model is an encoder.
+    #[must_use]
+    pub fn pages(&self) -> Option<&Pages> {
+        self.base.pages.as_ref()
+    }
+
+    /// Takes or gives back pages until there are those of `positions` positions; of an encoder nothing. A step does that
+    /// for its own.
+    ///
+    /// # Errors
+    /// If there are not so many; then nothing changes.
+    pub fn hold<S: Sink>(&mut self, positions: u64, sink: &mut S) -> Result<(), Unfit> {
+        match &mut self.base.pages {
+            Some(pages) => pages.hold(positions, sink).map_err(|_| Unfit::Pages),
+            None => Ok(()),
+        }
     }
 
     /// Rows of the largest prefill chunk.
@@ -256,13 +324,14 @@ impl Program {
     /// Writes or patches the lists for `step`; returns each core's top list as a byte offset in the arena.
     ///
     /// # Errors
-    /// If a chunk of another size does not fit.
+    /// If a chunk of another size does not fit, or no page is free for its positions.
     pub fn prepare<S: Sink>(
         &mut self,
         step: &Step,
         tokens: &mut dyn FnMut(u64) -> u64,
         sink: &mut S,
     ) -> Result<[u64; MAX_CORES], Unfit> {
+        self.hold(step.start + step.rows, sink)?;
         let base = &self.base;
         let shape = if step.rows == 1 { &mut self.decode } else { &mut self.prefill };
         if shape.plan.rows != step.rows {
@@ -290,9 +359,11 @@ impl Base {
             tag: 0,
             positions: self.places.positions,
             kv_bits: self.places.kv_bits,
+            pages: self.pages.as_ref(),
             x_offset: self.x_offset,
             h_offset: self.x_offset + shape.plan.rows * self.model.h.hidden * 4,
             h8_offset: self.x_offset + shape.plan.rows * (self.model.h.hidden * 4 + self.model.h.ffn * 2),
+            output_offset: self.x_offset + shape.plan.rows * (self.model.h.hidden * 4 + self.model.h.ffn * 3),
             logits_offset: self.logits_offset,
             result_offset: result_offset(core),
             attention: shape.attention[core as usize],
@@ -304,10 +375,10 @@ impl Base {
         let limit = self.draw_list(0);
         for core in 0..self.caps.cores {
             let i = core as usize;
-            let (from, to) = share(self.model.h.kv_heads, core, self.caps.cores);
             let words = attention::most_words(&self.context(shape, core), self.places.positions);
             shape.attention[i] = (at, words);
-            at += words * (to - from);
+            let kinds = if self.model.windows() { 2 } else { 1 };
+            at += words * self.context(shape, core).heads() * kinds;
             if at + 65_536 > limit {
                 return Err(Unfit::Arena);
             }
@@ -323,7 +394,7 @@ impl Base {
             };
             let top = e.position();
             (shape.layer[i], shape.head[i], shape.pieces[i], shape.top[i]) = (at, head, pieces, top);
-            let a_layer = if self.model.encoder() { 6 } else { 4 };
+            let a_layer = if self.model.encoder() || self.model.windows() { 6 } else { 4 };
             at = top + 64 + a_layer * self.model.h.layers + 4 * shape.plan.rows;
             if at > limit {
                 return Err(Unfit::Arena);
@@ -350,12 +421,14 @@ impl Base {
         let cx = self.context(shape, core);
         // An encoder's passes have nothing to do with each other.
         let patch = shape.start.filter(|_| step.rows == 1 && !self.model.encoder());
-        let (from, to) = share(self.model.h.kv_heads, core, self.caps.cores);
-        let same = patch.is_some_and(|s| attention::same_shape(&cx, s, step.start));
-        for k in 0..to - from {
-            let h = Head { head: from + k, i: k, start: step.start };
-            let mut e = Emitter::new(sink, cx.attention_list(k));
-            attention::head(&mut e, &cx.tagged(OpKind::Attention), &h, same);
+        let (from, _) = share(self.model.h.kv_heads, core, self.caps.cores);
+        for windowed in [false, true].into_iter().filter(|w| self.model.has_layers(*w)) {
+            let same = patch.is_some_and(|s| attention::same_shape(&cx, windowed, s, step.start));
+            for k in 0..cx.heads() {
+                let h = Head { head: from + k, i: k, start: step.start, windowed };
+                let mut e = Emitter::new(sink, cx.attention_list(windowed, k));
+                attention::head(&mut e, &cx.tagged(OpKind::Attention), &h, same);
+            }
         }
         if step.sample && !self.model.encoder() {
             let mut e = Emitter::new(sink, 0);
@@ -413,15 +486,25 @@ impl Base {
         let table =
             linear(0, self.caps.misc_channel(), R_IMAGE, h.inv_freq, cx.plan.inv_freq, h.head_dim * 2);
         e.push(&[], &[], OpKind::Embed.code(), Command::dma(table));
+        if self.model.local_rope() {
+            let local = Dma { moff: h.inv_freq_local, saddr: granule(cx.plan.inv_freq_local), ..table };
+            e.push(&[], &[], OpKind::Embed.code(), Command::dma(local));
+        }
         let embedding = e.position();
         embed(&mut e, &cx.tagged(OpKind::Embed), tokens);
         for l in 0..h.layers {
             e.ctrl(&[], &[], CtrlOp::PmuMark, Ctrl { cnt: l, ..Ctrl::default() });
             e.set_region(R_LAYER, self.places.image + h.layer0 + l * h.layer_stride, h.layer_stride);
             // An encoder's keys and values are used up when its next layer begins.
-            let kv = if self.model.encoder() { 0 } else { l * self.kv_layer };
-            e.set_region(R_KV, self.places.bulk.0 + kv, self.kv_layer);
+            let (kv, limit) =
+                self.pages.as_ref().map_or((self.places.bulk.0, self.kv_layer), |p| p.region(l));
+            e.set_region(R_KV, kv, limit);
             self.set_norm(&mut e, l);
+            if self.model.windows() {
+                let lists = cx.attention_list(self.model.windowed(l), 0) * 32;
+                let bytes = cx.attention.1 * cx.heads() * 32;
+                e.set_region(R_ATTENTION, self.places.arena.0 + lists, bytes);
+            }
             e.call(R_ARENA, shape.layer[i] * 32);
         }
         self.set_norm(&mut e, h.layers);

@@ -109,6 +109,9 @@ pub const fn chunk_free(i: u64) -> u64 {
 /// Cluster: the spilled hidden layer is quantised.
 pub const H8_ALL: u64 = 56;
 
+/// Cluster: outputs that are normed before they join the residual stream are gathered.
+pub const POST_ALL: u64 = 57;
+
 /// Cluster: a core's weight slots are idle, candidates may come (draws only).
 pub const DRAW_READY: u64 = 62;
 /// Cluster: a core's candidates are with core 0 (draws only).

@@ -142,6 +142,7 @@ pub fn facts() -> RunFacts {
         ]),
         commands: BTreeMap::from([("npu.core0.mx".to_owned(), 1_200)]),
         preemption: None,
+        kv: None,
         ops: ops(),
         output: None,
         memory_model: MemoryModel::Sampled,

@@ -142,6 +142,8 @@ pub struct RunResult {
     pub commands: BTreeMap<String, u64>,
     /// Operations in order.
     pub ops: Vec<OpResult>,
+    /// Pages of the cache of keys and values, of all layers and heads, as the firmware told: taken, there are.
+    pub kv_pages: (u64, u64),
     /// Digest of all events.
     pub digest: String,
     /// Events dispatched.
@@ -277,6 +279,7 @@ impl Account {
                 .map(|((core, name, b), (_, _, a))| (format!("npu{core}_{name}"), b - a))
                 .collect(),
             ops: ops(world, &k, zero.at),
+            kv_pages: world.chip.mailbox.pages,
             digest: world.chip.queue.digest().hex(),
             events: world.chip.queue.dispatched(),
             console: String::from_utf8_lossy(&world.chip.console).into_owned(),

@@ -101,6 +101,8 @@ pub struct Job {
     pub chunk: u32,
     /// Bits of an element of the cache of keys and values: 16, 8 or 4.
     pub kv_bits: u32,
+    /// What of that cache's pages is asked for.
+    pub pages: isa::cache::PageChoice,
     /// Ids a shape-only run must produce, by position; the rest are drawn.
     pub ids: Vec<(u64, u32)>,
     /// Seed of every random stream.
@@ -116,6 +118,8 @@ pub(super) struct Layout {
     pub(super) chunk: u32,
     pub(super) positions: u32,
     pub(super) kv_bits: u32,
+    pub(super) kv_page: u32,
+    pub(super) kv_pool: u32,
 }
 
 /// Builds chips.
@@ -233,6 +237,10 @@ impl SocBuilder {
             bulk: (map::DRAM_BASE + bulk, end - bulk),
             chunk: self.job.chunk,
             kv_bits: self.job.kv_bits,
+            kv_page: u32::try_from(self.job.pages.page_positions)
+                .map_err(|_| config_error("--kv-page", "too long"))?,
+            kv_pool: u32::try_from(self.job.pages.pool_positions)
+                .map_err(|_| config_error("--kv-pool", "too long"))?,
             positions: u32::try_from(self.job.positions.div_ceil(16) * 16)
                 .map_err(|_| config_error("--context", "too long"))?,
         })

@@ -22,6 +22,8 @@ pub(super) fn blob(cfg: &SocConfig, layout: &Layout, harts: usize) -> Result<Vec
     f.property_u32(boot::PROP_CHUNK, layout.chunk)?;
     f.property_u32(boot::PROP_POSITIONS, layout.positions)?;
     f.property_u32(boot::PROP_KV_BITS, layout.kv_bits)?;
+    f.property_u32(boot::PROP_KV_PAGE, layout.kv_page)?;
+    f.property_u32(boot::PROP_KV_POOL, layout.kv_pool)?;
     f.end_node(chosen)?;
     let cpus = f.begin_node("cpus")?;
     f.property_u32("#address-cells", 1)?;

@@ -46,6 +46,9 @@ pub(super) struct Mailbox {
     ready: bool,
     done: bool,
     error: Option<u64>,
+    refused: Option<u64>,
+    /// Pages of the cache the firmware has taken, and has.
+    pub(super) pages: (u64, u64),
     first: Option<Time>,
     logits: Option<u64>,
     width: u64,
@@ -70,8 +73,8 @@ impl Mailbox {
 
     /// Another job after one that is done; it has still to be posted.
     pub(super) fn renew(&mut self, turn: Turn) {
-        let (logits, width, accesses) = (self.logits, self.width, self.accesses);
-        *self = Self { turn, logits, width, accesses, ..Self::default() };
+        let (logits, width, accesses, pages) = (self.logits, self.width, self.accesses, self.pages);
+        *self = Self { turn, logits, width, accesses, pages, ..Self::default() };
     }
 
     /// Whether the interrupt line is up.
@@ -92,6 +95,10 @@ impl Mailbox {
     }
     pub(super) const fn error(&self) -> Option<u64> {
         self.error
+    }
+    /// Why the firmware refused the job.
+    pub(super) const fn refused(&self) -> Option<u64> {
+        self.refused
     }
     /// Address of the logits, as the firmware told it.
     pub(super) const fn logits(&self) -> Option<u64> {
@@ -149,6 +156,9 @@ impl Mailbox {
             reg::ERROR => self.error = Some(value),
             reg::PHASE => {}
             reg::LOGITS => self.logits = Some(value),
+            reg::REFUSED => self.refused = Some(value),
+            reg::KV_USED => self.pages.0 = value,
+            reg::KV_TOTAL => self.pages.1 = value,
             reg::EMBEDDING_WIDTH => self.width = value,
             reg::EMBEDDING => {
                 self.first = Some(now);

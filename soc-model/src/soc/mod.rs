@@ -43,6 +43,16 @@ pub enum SocFault {
         /// Last lines of the console.
         console: String,
     },
+    /// The firmware refused the job, or the rest of it: the chip takes another.
+    #[error("the firmware ended the job after {tokens} tokens: {reason}\n  console: {console}")]
+    Refused {
+        /// What its code means.
+        reason: String,
+        /// Tokens it had delivered.
+        tokens: usize,
+        /// Last lines of the console.
+        console: String,
+    },
     /// An NPU core faulted.
     #[error("npu{core} command {index}: {fault}\n  console: {console}")]
     Npu {
@@ -135,7 +145,7 @@ impl Soc {
     /// passes between turns is not simulated.
     ///
     /// # Errors
-    /// The fault that ended the turn; the chip is of no use after it.
+    /// The fault that ended the turn; the chip is of no use after it, except after [`SocFault::Refused`].
     pub fn turn(&mut self, turn: Turn, told: Listener) -> Result<RunResult, SocFault> {
         self.world.chip.mailbox.renew(turn);
         self.run_to_end(told, None)
@@ -217,6 +227,9 @@ impl Soc {
             }
             if self.finished() {
                 self.world.chip.fabric.settle(now);
+                if let Some(refused) = self.refused() {
+                    return Err(refused);
+                }
                 return Ok(self.account.finish(&self.world, &self.harts, self.end(now)));
             }
         }
@@ -387,6 +400,13 @@ impl Soc {
             let (index, fault) = (stopped.index, stopped.fault.to_string());
             Some(SocFault::Npu { core: c.number, index, fault, console })
         })
+    }
+
+    fn refused(&self) -> Option<SocFault> {
+        let chip = &self.world.chip;
+        let reason = isa::memory_map::error::text(chip.mailbox.refused()?).to_owned();
+        let (tokens, console) = (chip.mailbox.tokens.len(), chip.console_tail());
+        Some(SocFault::Refused { reason, tokens, console })
     }
 
     fn finished(&self) -> bool {

@@ -169,15 +169,13 @@ impl Keys<'_> {
         error
     }
 
-    /// Longest context: Phi 3's ends where its window or its other factors would begin to act.
+    /// Longest context: Phi 3's ends where its other factors would begin to act.
     fn positions(&self, family: Family) -> Result<u32, WorkloadError> {
         let context = self.number("context_length")?;
         if family != Family::Phi3 {
             return Ok(context);
         }
-        let window = self.maybe("attention.sliding_window")?.filter(|w| *w > 0).unwrap_or(context);
-        let original = self.maybe("rope.scaling.original_context_length")?.unwrap_or(context);
-        Ok(context.min(window).min(original))
+        Ok(context.min(self.maybe("rope.scaling.original_context_length")?.unwrap_or(context)))
     }
 
     fn extras(
@@ -192,7 +190,14 @@ impl Keys<'_> {
             Family::Phi3 => {
                 // The factor stretches cosine and sine alike, queries' and keys': scores by its square.
                 let stretch = self.float("rope.scaling.attn_factor")?.filter(|f| *f > 0.0);
-                Extras { attention_scale: stretch.map(|f| f * f / root(head_dim)), ..Extras::default() }
+                // Every layer has the window; 0 is none, and one as long as the context never acts.
+                let most = self.positions(family)?;
+                let window = self.maybe("attention.sliding_window")?.filter(|w| (1..most).contains(w));
+                Extras {
+                    attention_scale: stretch.map(|f| f * f / root(head_dim)),
+                    window: window.map(|positions| Window { positions, period: 0, local_theta: None }),
+                    ..Extras::default()
+                }
             }
             Family::Gemma2 | Family::Gemma3 => {
                 let second = family == Family::Gemma2;

@@ -3,11 +3,11 @@
 //! Models: Gemma's scales, caps, windows, norms and gate; BERT's encoder; per-frequency factors of long contexts.
 //! Does not model: experts, partial rotation. Source: the model definitions as published with their weights.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Layers that see only the positions near their own.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Window {
     /// Positions such a layer sees, its own included.
     pub positions: u32,
@@ -18,16 +18,16 @@ pub struct Window {
 }
 
 /// What makes a block one of BERT's: layer norms after, plain feed-forward network, biases, learned positions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Encoder {
     /// Token types.
     pub token_types: u32,
 }
 
 /// Differences from the plain block; none by default.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Extras {
     /// Factor on embedding rows.
     pub embed_scale: Option<f64>,
@@ -71,8 +71,11 @@ impl Extras {
             }
         }
         if let Some(window) = self.window {
-            if window.positions == 0 {
-                out.push(("sliding_window", "expected at least 1, found 0".to_owned()));
+            // The width of a command's field.
+            let most = (1 << 20) - 1;
+            if !(1..=most).contains(&window.positions) {
+                let message = format!("expected from 1 to {most}, found {}", window.positions);
+                out.push(("sliding_window", message));
             }
             if let Some(theta) = window.local_theta.filter(|t| !(1.0..=1e12).contains(t)) {
                 out.push(("rope_local_base_freq", format!("expected from 1 to 1e12, found {theta}")));

@@ -1,8 +1,8 @@
 //! Reads a Hugging Face `config.json` as it is.
 //!
 //! Models: the families of [`Family`], with the defaults their Hugging Face classes define. Phi 3's contexts end where
-//! its window or its long factors would begin to act.
-//! Does not model: windows of other families than Gemma, mixtures of experts, partial rotary embedding, biases of
+//! its long factors would begin to act.
+//! Does not model: windows of other families than Gemma and Phi 3, mixtures of experts, partial rotary embedding, biases of
 //! decoders beyond q, k and v: a key that asks for one is an error that names it. Keys that do not change the
 //! arithmetic are ignored.
 //! Source: the configuration classes of Hugging Face transformers (Llama, Qwen2, Qwen3, Phi3, Gemma2, Gemma3Text, Bert)
@@ -232,11 +232,8 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
         Family::Qwen2 | Family::Qwen3 | Family::Mimo => 32_768,
     };
     let context = reader.count("max_position_embeddings", Some(default_context));
-    // Phi 3 declares a sliding window (2047 of 4096 tokens); contexts end where it would begin to act.
     let max_position = match family {
-        Family::Phi3 => context
-            .min(reader.count("sliding_window", Some(context)))
-            .min(reader.count("original_max_position_embeddings", Some(context))),
+        Family::Phi3 => context.min(reader.count("original_max_position_embeddings", Some(context))),
         _ => context,
     };
     let (eps_key, default_eps) = match family {
@@ -272,7 +269,14 @@ fn extras(reader: &mut Reader<'_>, family: Family, (hidden, head_dim, context): 
     let root = |n: f64| n.sqrt();
     match family {
         Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Mimo => Extras::default(),
-        Family::Phi3 => long_rope(reader, head_dim, context),
+        Family::Phi3 => {
+            let original = reader.count("original_max_position_embeddings", Some(context));
+            let positions = reader.count("sliding_window", Some(context));
+            // Every layer has it (2047 of 4096 positions); a longer one never acts.
+            let acts = positions < context.min(original);
+            let window = acts.then_some(Window { positions, period: 0, local_theta: None });
+            Extras { window, ..long_rope(reader, head_dim, context) }
+        }
         Family::Gemma2 | Family::Gemma3 => {
             let second = family == Family::Gemma2;
             let scalar = reader.number("query_pre_attn_scalar", 256.0);
@@ -422,7 +426,12 @@ mod tests {
 
     #[test]
     fn published_files_give_the_presets() {
-        for (text, name) in [(LLAMA_1B, "llama-3.2-1b"), (QWEN_1B5, "qwen2.5-1.5b")] {
+        for (text, name) in [
+            (LLAMA_1B, "llama-3.2-1b"),
+            (QWEN_1B5, "qwen2.5-1.5b"),
+            (GEMMA_2_2B, "gemma-2-2b"),
+            (GEMMA_3_1B, "gemma-3-1b"),
+        ] {
             let expected = model_preset(name).expect("preset").spec;
             let found = read(text, &format!("{name}.json")).expect("reads");
             // The file stem of "llama-3.2-1b.json" is the preset's name, so all fields must agree.
@@ -439,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phi_context_ends_where_its_window_would_act() {
+    fn every_layer_of_a_phi_has_its_window() {
         let text = r#"{"architectures": ["Phi3ForCausalLM"], "attention_bias": false, "hidden_act": "silu",
   "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096, "model_type": "phi3",
   "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32, "rms_norm_eps": 1e-05,
@@ -447,7 +456,15 @@ mod tests {
   "tie_word_embeddings": false, "vocab_size": 32064}"#;
         let expected = model_preset("phi-3-mini").expect("preset").spec;
         assert_eq!(read(text, "phi-3-mini/config.json").expect("reads"), expected);
-        assert_eq!(expected.max_position, 2047);
+        assert_eq!(expected.max_position, 4096);
+        let window = |positions| Some(Window { positions, period: 0, local_theta: None });
+        assert_eq!(expected.extras.window, window(2047));
+        let with = |more: &str| text.replace("\"sliding_window\": 2047", more);
+        let read = |more: &str| read(&with(more), "m.json").expect("reads").extras.window;
+        assert_eq!(read("\"sliding_window\": null"), None);
+        assert_eq!(read("\"sliding_window\": 4096"), None);
+        assert_eq!(read("\"sliding_window\": 4095"), window(4095));
+        assert!(refused(&with("\"sliding_window\": 0")).contains("sliding_window: expected from 1"));
     }
 
     const GEMMA_2_2B: &str = r#"{
@@ -507,7 +524,7 @@ mod tests {
                 GEMMA_2_2B,
                 "\"sliding_window\": 4096",
                 "\"sliding_window\": 0",
-                "sliding_window: expected at least 1",
+                "sliding_window: expected from 1 to",
             ),
             (GEMMA_2_2B, "50.0", "-1.0", "attn_logit_softcapping: expected from"),
             (GEMMA_3_1B, "\"rope_scaling\": null", "\"layer_types\": [\"full_attention\"]", "layer 0 is"),

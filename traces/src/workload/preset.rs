@@ -31,6 +31,8 @@ presets![
     "llama-3.1-8b",
     "llama-2-7b",
     "phi-3-mini",
+    "gemma-2-2b",
+    "gemma-3-1b",
 ];
 
 /// Largest `config.json` that is read.
@@ -60,6 +62,8 @@ struct RawModel {
     rope_scaling: Option<RopeScaling>,
     tied_embedding: bool,
     max_position: u32,
+    #[serde(default)]
+    extras: Extras,
 }
 
 /// A preset with the source of its figures.
@@ -104,7 +108,7 @@ pub fn model_preset(name: &str) -> Result<ModelPreset, WorkloadError> {
         },
         tied_embedding: raw.tied_embedding,
         max_position: raw.max_position,
-        extras: Extras::default(),
+        extras: raw.extras,
     };
     spec.check(&format!("preset {name}"))?;
     Ok(ModelPreset { spec, source: raw.source })
@@ -161,6 +165,8 @@ mod tests {
             ("llama-3.1-8b", 8_030),
             ("llama-2-7b", 6_738),
             ("phi-3-mini", 3_821),
+            ("gemma-2-2b", 2_614),
+            ("gemma-3-1b", 1_000),
         ];
         assert_eq!(published.map(|(name, _)| name).to_vec(), model_names().collect::<Vec<_>>());
         for (name, millions) in published {

@@ -94,7 +94,8 @@ fn machine() -> Blob {
     b = b.begin("chosen");
     b = b.cells("presil,image", &[0x1, 0x9000_0000]).cells("presil,arena", &[0, 0x8100_0000, 0, 0x0200_0000]);
     b = b.cells("presil,bulk", &[0, 0xA000_0000, 2, 0]).cells("presil,prefill-chunk", &[128]);
-    b = b.cells("presil,positions", &[4096]).cells("presil,kv-bits", &[8]).end();
+    b = b.cells("presil,positions", &[4096]).cells("presil,kv-bits", &[8]);
+    b = b.cells("presil,kv-page", &[64]).cells("presil,kv-pool", &[1000]).end();
     b = b.begin("cpus").cells("#address-cells", &[1]).cells("#size-cells", &[0]);
     b = b.cells("timebase-frequency", &[10_000_000]);
     for id in [0, 1, 3] {
@@ -124,6 +125,8 @@ fn a_whole_machine() {
         chunk: Some(128),
         positions: Some(4096),
         kv_bits: Some(8),
+        kv_page: Some(64),
+        kv_pool: Some(1000),
     };
     assert_eq!(Tree::read(&blob), Ok(expected));
     assert_eq!(MAX_HARTS, 16, "hart 16 above is the first beyond");
