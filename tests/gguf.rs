@@ -12,6 +12,7 @@ use common::presil;
 use gguf_writer::{Flaws, GOOD, SEED, file, spec};
 use proptest::prelude::*;
 use serde_json::Value;
+use soc_model::config::soc_names;
 use support::machine::{Machine, Shape};
 use support::reference::Reference;
 use traces::gguf::{GgufModel, read};
@@ -187,6 +188,81 @@ fn what_does_not_fit_exits_3_and_says_where() {
         let path = written(&format!("flaw-{name}.gguf"), &file(&flaws));
         let ran = presil(&["run", "--model", path.to_str().expect("UTF-8"), "--prompt", "x"]);
         assert!(ran.code == 3 && ran.err.contains(part), "{name}: {} {}", ran.code, ran.err);
+    }
+}
+
+/// A good file with other bytes at some places.
+fn patched(name: &str, patches: &[(usize, &[u8])]) -> PathBuf {
+    let mut bytes = file(&GOOD);
+    for (at, patch) in patches {
+        bytes[*at..*at + patch.len()].copy_from_slice(patch);
+    }
+    written(&format!("patched-{name}.gguf"), &bytes)
+}
+
+#[test]
+fn dimensions_that_cannot_be_exit_3_at_their_byte() {
+    let bytes = file(&GOOD);
+    // Behind a key comes the code of its type.
+    let value_of = |key: &str| {
+        let at = bytes.windows(key.len()).position(|w| w == key.as_bytes()).expect("a key");
+        at + key.len() + 4
+    };
+    for (key, value, part) in [
+        ("block_count", 0, "llama.block_count: expected from 1 to 1024, found 0"),
+        ("block_count", 1, "is no tensor this architecture is known to have"),
+        ("embedding_length", 0, "expected a multiple of llama.attention.head_count (4), found 0"),
+        ("attention.head_count", 0, "expected a multiple of llama.attention.head_count (0), found 64"),
+        (
+            "attention.head_count_kv",
+            3,
+            "llama.attention.head_count_kv: expected a divisor of llama.attention.head_count (4), found 3",
+        ),
+        (
+            "feed_forward_length",
+            1 << 30,
+            "llama.feed_forward_length: expected from 64 to 262144, found 1073741824",
+        ),
+        ("context_length", u32::MAX, "llama.context_length: expected from 1 to 16777216, found 4294967295"),
+        ("vocab_size", 271, "llama.vocab_size: expected the embedding's 272 rows, found 271"),
+    ] {
+        let (key, value) = (format!("llama.{key}"), u32::to_le_bytes(value));
+        let path = patched("dimension", &[(value_of(&key), &value)]);
+        let error = GgufModel::open(&path).expect_err("refused").to_string();
+        assert!(error.contains(part) && error.contains(".gguf byte "), "{key}: {error}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_exit_3_at_their_byte() {
+    let contents = read(&file(&GOOD)[..], file(&GOOD).len() as u64, "file").expect("a good file");
+    for (name, value) in [
+        ("token_embd.weight", &[0, 0x7E][..]),
+        ("blk.1.ffn_down.weight", &[0, 0xFC]),
+        ("output_norm.weight", &[0, 0, 0xC0, 0x7F]),
+    ] {
+        let at = usize::try_from(contents.tensors[name].start).expect("small") + 4;
+        let path = patched("number", &[(at, value)]);
+        let ran =
+            presil(&["run", "--soc", "tiny", "--model", path.to_str().expect("UTF-8"), "--prompt", "x"]);
+        let part = format!(".gguf byte {at}: {name}: expected finite numbers, found ");
+        assert!(ran.code == 3 && ran.err.contains(&part), "{name}: {} {}", ran.code, ran.err);
+    }
+}
+
+#[test]
+fn every_chip_says_the_same() {
+    let path = written("chips-own.gguf", &file(&GOOD));
+    let expected = record(&path, &[])["output"].take();
+    for soc in soc_names() {
+        let model = path.to_str().expect("UTF-8");
+        let count = COUNT.to_string();
+        let ran = presil(&[
+            "run", "--soc", soc, "--model", model, "--prompt", PROMPT, "--decode", &count, "--json",
+        ]);
+        assert_eq!(ran.code, 0, "{soc}: {}", ran.err);
+        let mut record: Value = serde_json::from_str(&ran.out).expect("one JSON document");
+        assert_eq!(record["output"].take(), expected, "{soc}");
     }
 }
 

@@ -192,6 +192,11 @@ impl Args {
 /// If the input is wrong or the simulation ends early.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let request = args.request()?;
+    if let Some(folder) = &args.output {
+        // Said now, and not after minutes of simulation.
+        std::fs::create_dir_all(folder)
+            .map_err(|e| CliError::input(format!("cannot write {}: {e}", folder.display())))?;
+    }
     let outcome = match &request.text {
         Some(job) if !args.json && job.forced.is_empty() && request.decode_tokens > 0 => {
             speak(&request, job, args.trace.as_deref(), out)?

@@ -253,6 +253,7 @@ pub fn keys(architecture: &str, s: &ModelSpec) -> Vec<(String, Meta)> {
         ("feed_forward_length", s.ffn),
         ("attention.head_count", s.heads),
         ("attention.head_count_kv", s.kv_heads),
+        ("vocab_size", s.vocab),
     ] {
         out.push((format!("{architecture}.{key}"), Meta::Number(value)));
     }

@@ -22,6 +22,8 @@ use crate::fabric::{Class, Fabric, FabricParameters, MemoryTiming, SlcParameters
 
 /// Granularity of address-only ranges.
 const PAGE: u64 = 64 * 1024;
+/// Bytes of an image that are stored at a time.
+const PIECE: usize = 1 << 20;
 /// Room for the firmware and its stacks, from the start of DRAM.
 const FIRMWARE_BYTES: u64 = 4 << 20;
 /// Where the device tree blob goes.
@@ -146,7 +148,8 @@ impl SocBuilder {
     ///
     /// # Errors
     /// Whatever of the input does not fit.
-    pub fn build(self) -> Result<Soc, BuildError> {
+    pub fn build(mut self) -> Result<Soc, BuildError> {
+        let stored = std::mem::take(&mut self.model.stored);
         let cfg = &self.config;
         let layout = self.layout()?;
         let (harts, hart_names) = harts(cfg)?;
@@ -156,7 +159,7 @@ impl SocBuilder {
             .add_region(Addr::new(map::DRAM_BASE), capacity)
             .map_err(|e| config_error("dram.capacity", e))?;
         let entry = self.load_firmware(&mut memory)?;
-        self.load_model(&mut memory, &layout)?;
+        self.load_model(stored, &mut memory, &layout)?;
         let blob = devicetree::blob(cfg, &layout, harts.len()).map_err(|e| config_error("npu", e))?;
         write(&mut memory, map::DRAM_BASE + BLOB_OFFSET, &blob);
         let names = hart_names.iter().cloned().chain((0..cfg.npu.cores).map(|i| format!("npu{i}")));
@@ -276,16 +279,25 @@ impl SocBuilder {
         Ok(entry)
     }
 
-    fn load_model(&self, memory: &mut GuestMemory, layout: &Layout) -> Result<(), BuildError> {
-        for (offset, content) in &self.model.stored {
-            write(memory, layout.image + offset, content);
+    fn load_model(
+        &self,
+        pieces: Vec<(u64, Vec<u8>)>,
+        memory: &mut GuestMemory,
+        layout: &Layout,
+    ) -> Result<(), BuildError> {
+        let stored = pieces.iter().map(|(o, c)| o + c.len() as u64).max().unwrap_or(0).div_ceil(PAGE) * PAGE;
+        for (offset, mut content) in pieces {
+            // From its end on, giving back what is stored: gigabytes of weights are not to be there twice.
+            while !content.is_empty() {
+                let at = (content.len() - 1) / PIECE * PIECE;
+                write(memory, layout.image + offset + at as u64, &content[at..]);
+                content.truncate(at);
+                content.shrink_to_fit();
+            }
         }
         if self.model.functional {
             return Ok(());
         }
-        let stored =
-            self.model.stored.iter().map(|(o, c)| o + c.len() as u64).max().unwrap_or(0).div_ceil(PAGE)
-                * PAGE;
         let bulk_end = layout.bulk.0 + layout.bulk.1;
         let from = layout.image + stored;
         memory

@@ -1,5 +1,6 @@
 //! What a run is to do: the model's shape or weights, and whose token ids.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use traces::model_file::ModelFile;
@@ -37,6 +38,13 @@ impl Args {
         let Some(file) = file else {
             let asked = [("--prompt", self.prompt.is_some()), ("--logits-of", self.logits_of.is_some())];
             if let Some((option, _)) = asked.into_iter().find(|(_, given)| *given) {
+                if Path::new(&self.model).is_dir() {
+                    return Err(CliError::input(format!(
+                        "--model: {}: expected config.json and model.safetensors (or model.safetensors.index.json) in \
+                         this folder",
+                        self.model
+                    )));
+                }
                 return Err(CliError::input(format!(
                     "{option}: `{}` has no weights and no tokenizer\n  help: --model FILE.gguf or a folder with \
                      safetensors, or --prefill N for a run without values",

@@ -22,6 +22,20 @@ const ARCHITECTURES: [(&str, Family, RopeLayout); 7] = [
     ("bert", Family::Bert, RopeLayout::Half),
 ];
 
+/// What `config.json` calls a dimension, and what this format does.
+const NAMES: [(&str, &str); 10] = [
+    ("hidden_size", "embedding_length"),
+    ("num_hidden_layers", "block_count"),
+    ("num_attention_heads", "attention.head_count"),
+    ("num_key_value_heads", "attention.head_count_kv"),
+    ("head_dim", "attention.key_length"),
+    ("intermediate_size", "feed_forward_length"),
+    ("vocab_size", "vocab_size"),
+    ("max_position_embeddings", "context_length"),
+    ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+    ("rope_theta", "rope.freq_base"),
+];
+
 pub(super) struct Keys<'a> {
     pub(super) place: &'a str,
     pub(super) contents: &'a Contents,
@@ -94,8 +108,18 @@ impl Keys<'_> {
             return Err(self.bad(&self.get("expert_count").0, "mixtures of experts are not modelled"));
         }
         let (hidden, heads) = (self.number("embedding_length")?, self.number("attention.head_count")?);
-        let derived = hidden.checked_div(heads).unwrap_or(0);
-        let head_dim = self.maybe("attention.key_length")?.unwrap_or(derived);
+        let head_dim = match self.maybe("attention.key_length")? {
+            Some(width) => width,
+            None if hidden > 0 && heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
+            None => {
+                let (key, of) = (self.get("embedding_length").0, self.get("attention.head_count").0);
+                return Err(self.bad(&key, format!("expected a multiple of {of} ({heads}), found {hidden}")));
+            }
+        };
+        if let Some(other) = self.maybe("vocab_size")?.filter(|v| u64::from(*v) != vocab) {
+            let message = format!("expected the embedding's {vocab} rows, found {other}");
+            return Err(self.bad(&self.get("vocab_size").0, message));
+        }
         for key in ["attention.value_length", "rope.dimension_count"] {
             if let Some(other) = self.maybe(key)?.filter(|v| *v != head_dim) {
                 let message = format!("expected the head's width of {head_dim}, found {other}");
@@ -130,7 +154,7 @@ impl Keys<'_> {
             max_position: self.positions(family)?,
             extras: self.extras(family, (hidden, heads, head_dim), layers)?,
         };
-        spec.check(self.place)?;
+        spec.check(self.place).map_err(|e| self.named(e))?;
         Ok(spec)
     }
 
@@ -160,6 +184,19 @@ impl Keys<'_> {
                 Err(self.bad(&key, message))
             }
         }
+    }
+
+    /// Problems under this file's keys and at their bytes.
+    fn named(&self, mut error: WorkloadError) -> WorkloadError {
+        for problem in &mut error.problems {
+            let Some((_, key)) = NAMES.iter().find(|(name, _)| *name == problem.key) else { continue };
+            problem.key = self.get(key).0;
+            problem.place = self.contents.place_of(self.place, &problem.key);
+            for (name, key) in NAMES {
+                problem.message = problem.message.replace(name, &self.get(key).0);
+            }
+        }
+        error
     }
 
     /// Longest context: Phi 3's ends where its other factors would begin to act, if they are not there.

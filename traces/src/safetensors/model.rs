@@ -252,7 +252,7 @@ impl TensorSource for Weights<'_> {
         let mut file = file;
         file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut bytes)).map_err(|e| {
             let place = format!("{} byte {start}", path.display());
-            WorkloadProblem::new(place, name, format!("cannot be read: {}", e.kind()))
+            WorkloadProblem::new(place, &name, format!("cannot be read: {}", e.kind()))
         })?;
         let mut values: Vec<f32> = match entry.element {
             Element::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
@@ -260,6 +260,11 @@ impl TensorSource for Weights<'_> {
             Element::Bf16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
             Element::Other(_) => unreachable!("refused when the folder was opened"),
         };
+        if let Some(bad) = values.iter().position(|v| !v.is_finite()) {
+            let place = format!("{} byte {}", path.display(), start + bad as u64 * element);
+            let message = format!("expected finite numbers, found {}", values[bad]);
+            return Err(WorkloadProblem::new(place, name, message).into());
+        }
         let more = offset(tensor, &model.spec);
         if more != 0.0 {
             values.iter_mut().for_each(|v| *v += more);
