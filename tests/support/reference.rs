@@ -231,9 +231,9 @@ impl Reference {
         let head = if spec.tied_embedding { Tensor::Embed } else { Tensor::Head };
         let head = Matrix::new(spec, scheme, scheme.head, source, (head, 0));
         let final_norm = get(spec, source, Tensor::FinalNorm, 0).row(0).to_owned();
-        let body = scheme.body;
         let layers = (0..spec.layers)
             .map(|l| {
+                let body = scheme.body_of(l);
                 let mut row = |t: Tensor| get(spec, source, t, l).row(0).to_owned();
                 let attn_norm = row(Tensor::AttnNorm);
                 let ffn_norm = row(Tensor::FfnNorm);
@@ -246,7 +246,11 @@ impl Reference {
                     ffn_norm,
                     bias,
                     head_norms,
-                    qkv: [Tensor::Query, Tensor::Key, Tensor::Value].map(|t| matrix(t, body.qkv)),
+                    qkv: [
+                        matrix(Tensor::Query, body.qkv),
+                        matrix(Tensor::Key, body.qkv),
+                        matrix(Tensor::Value, body.value),
+                    ],
                     output: matrix(Tensor::Output, body.out),
                     gate: matrix(Tensor::Gate, body.gate),
                     up: matrix(Tensor::Up, body.up),
