@@ -28,23 +28,90 @@ const TYPES: [(u32, &str); 8] = [
     (13, "gguf-q5_k"),
     (14, "gguf-q6_k"),
 ];
-/// As llama.cpp mixes them: one layer's values and down matrix wider than the rest, the head wider still.
-const MIXED: [(&str, u32); 6] = [
-    ("weight", 12),
-    ("norm.weight", 0),
-    ("blk.1.attn_v.weight", 14),
-    ("blk.1.ffn_down.weight", 14),
-    ("attn_output.weight", 13),
-    ("token_embd.weight", 8),
+/// Files whose layers differ: the scheme's name, types by name, kinds of layers, elements of a block of activations.
+struct Mix {
+    name: &'static str,
+    types: &'static [(&'static str, u32)],
+    kinds: usize,
+    block: u32,
+}
+
+const MIXES: [Mix; 4] = [
+    // As llama.cpp mixes them: some layers' values and down matrix wider than the rest, the head wider still.
+    Mix {
+        name: "gguf-q4_k",
+        types: &[
+            ("weight", 12),
+            ("norm.weight", 0),
+            ("blk.1.attn_v.weight", 14),
+            ("blk.1.ffn_down.weight", 14),
+            ("blk.3.attn_v.weight", 14),
+            ("blk.3.ffn_down.weight", 14),
+            ("attn_output.weight", 13),
+            ("token_embd.weight", 8),
+        ],
+        kinds: 2,
+        block: 32,
+    },
+    // Queries unlike keys, and three kinds in no order.
+    Mix {
+        name: "gguf-q4_1",
+        types: &[
+            ("weight", 3),
+            ("norm.weight", 0),
+            ("blk.0.attn_v.weight", 14),
+            ("blk.1.ffn_gate.weight", 8),
+            ("blk.2.attn_q.weight", 12),
+            ("blk.2.attn_k.weight", 14),
+            ("blk.3.attn_v.weight", 14),
+            ("attn_output.weight", 6),
+        ],
+        kinds: 3,
+        block: 16,
+    },
+    // A layer of floats and one of codes beside floats.
+    Mix {
+        name: "gguf-q8_0",
+        types: &[
+            ("weight", 8),
+            ("norm.weight", 0),
+            ("blk.1.attn_q.weight", 1),
+            ("blk.1.attn_k.weight", 1),
+            ("blk.1.attn_v.weight", 1),
+            ("blk.1.ffn_down.weight", 1),
+            ("blk.2.attn_k.weight", 1),
+        ],
+        kinds: 3,
+        block: 0,
+    },
+    // Heads narrower than a panel: values are stored as queries and keys are.
+    Mix {
+        name: "gguf-q4_k",
+        types: &[
+            ("weight", 12),
+            ("norm.weight", 0),
+            ("blk.1.attn_v.weight", 14),
+            ("blk.2.ffn_up.weight", 14),
+        ],
+        kinds: 3,
+        block: 16,
+    },
 ];
+
+/// The shape of a mix's file.
+fn mixed(i: usize) -> ModelSpec {
+    let s = ModelSpec { layers: 4, ..wide() };
+    if i == 3 { ModelSpec { heads: 8, kv_heads: 4, head_dim: 32, vocab: 320, ..s } } else { s }
+}
 
 /// A file whose matrices are wide enough for every type: `types` by their layer names, or with the layer.
 fn quantised(s: &ModelSpec, types: &[(&str, u32)]) -> Vec<u8> {
     let whole = [("token_embd.weight", Tensor::Embed), ("output_norm.weight", Tensor::FinalNorm)];
     let parts = parts(s, &whole, &LLAMA);
     let code = |name: &str| types.iter().rev().find(|(n, _)| name.ends_with(n)).map(|(_, code)| *code);
-    let each: Vec<(&str, u32)> =
-        parts.iter().filter_map(|(name, _)| Some((name.as_str(), code(name)?))).collect();
+    let each = parts.iter().filter_map(|(name, _)| Some((name.as_str(), code(name)?)));
+    // What is not named is fp16.
+    let each: Vec<(&str, u32)> = each.filter(|(_, code)| *code != 1).collect();
     assemble(s, &metadata(s, &GOOD), &parts, &each)
 }
 
@@ -64,13 +131,15 @@ fn uniform(code: u32) -> [(&'static str, u32); 2] {
     [("weight", code), ("norm.weight", 0)]
 }
 
-/// A file of each type and a mixed one; tests run at the same time, so each has its own.
+/// A file of each type and of each mix; tests run at the same time, so each has its own.
 fn files(test: &str) -> Vec<(String, PathBuf)> {
     let one = |(code, name): &(u32, &str)| {
         ((*name).to_owned(), written(&format!("{test}-{name}.gguf"), &quantised(&wide(), &uniform(*code))))
     };
     let mut out: Vec<_> = TYPES.iter().map(one).collect();
-    out.push(("gguf-q4_k".to_owned(), written(&format!("{test}-mixed.gguf"), &quantised(&wide(), &MIXED))));
+    out.extend(MIXES.iter().enumerate().map(|(i, mix)| {
+        (mix.name.to_owned(), written(&format!("{test}-mixed{i}.gguf"), &quantised(&mixed(i), mix.types)))
+    }));
     out
 }
 
@@ -136,12 +205,75 @@ fn stored_weights_give_the_bits_of_weights_decoded_beforehand() {
     }
 }
 
+/// Hundredths of a bit a weight of a type takes in the image.
+fn stored_bits(code: u32) -> u64 {
+    match code {
+        2 => 450,
+        3 => 500,
+        6 | 8 => 850,
+        7 => 900,
+        12 => 600,
+        13 | 14 => 1000,
+        _ => 1600,
+    }
+}
+
+#[test]
+fn every_layers_matrices_take_what_their_own_types_take() {
+    for (i, mix) in MIXES.iter().enumerate() {
+        let s = mixed(i);
+        let path = written(&format!("bytes{i}.gguf"), &quantised(&s, mix.types));
+        let model = GgufModel::open(&path).expect("a good file");
+        let layout = model.layout().expect("a layout");
+        assert_eq!((model.scheme.kinds().count(), layout.kinds.len()), (mix.kinds, mix.kinds));
+        let code = |layer: u32, name: &str| {
+            let name = format!("blk.{layer}.{name}.weight");
+            mix.types.iter().rev().find(|(n, _)| name.ends_with(n)).map_or(1, |(_, code)| *code)
+        };
+        let mut wanted = 0;
+        for layer in 0..s.layers {
+            let bits = |name, tensor: Tensor| {
+                let (rows, cols) = tensor.shape(&s);
+                stored_bits(code(layer, name)) * (rows * cols) as u64
+            };
+            let each = ["attn_q", "attn_k", "attn_v"].map(|name| code(layer, name));
+            // Queries unlike keys, and values where heads are narrow, are stored as what holds all of them.
+            let joined = |a: u32, b: u32| match (a, b) {
+                _ if a == b => stored_bits(a),
+                (1, _) | (_, 1) => 1600,
+                // int8 in groups of 16 with fp32 scales and minima.
+                _ => 1200,
+            };
+            let of = |tensor: Tensor| (tensor.shape(&s).0 * tensor.shape(&s).1) as u64;
+            let (q, k, v) = (of(Tensor::Query), of(Tensor::Key), of(Tensor::Value));
+            wanted += if i == 3 {
+                joined(each[0], each[2]) * (q + k + v)
+            } else {
+                joined(each[0], each[1]) * (q + k) + stored_bits(each[2]) * v
+            };
+            wanted += bits("attn_output", Tensor::Output) + bits("ffn_gate", Tensor::Gate);
+            wanted += bits("ffn_up", Tensor::Up) + bits("ffn_down", Tensor::Down);
+        }
+        let matrices = ["qkv", "value", "out", "gate", "up", "down"];
+        let took: u64 = layout.tensors.iter().filter(|t| matrices.contains(&t.name)).map(|t| t.bytes).sum();
+        assert_eq!(took * 800, wanted, "mix {i}");
+        // What a run is told it reads: the head too.
+        let head = layout.tensors.iter().find(|t| t.name == "head").expect("a head").bytes;
+        assert_eq!(model.scheme.weight_bytes_per_token(&s), took + head, "mix {i}");
+    }
+}
+
 #[test]
 fn activations_in_blocks_meet_every_type() {
     for (i, (name, path)) in files("blocks").into_iter().enumerate() {
         let model = GgufModel::open(&path).expect("a good file");
+        let block = i.checked_sub(TYPES.len()).map_or(32, |i| MIXES[i].block);
+        if block == 0 {
+            let refused = model.scheme_named("w4a8-g32").expect_err("floats").to_string();
+            assert!(refused.contains("has matrices of floats"), "{refused}");
+            continue;
+        }
         let scheme = model.scheme_named("w4a8-g32").expect("a scheme");
-        let block = if i == TYPES.len() { 16 } else { 32 };
         assert_eq!((scheme.name, scheme.activation_block), (&*format!("{name}-a8-g{block}"), block));
         for (cores, scratchpad) in [(1, 1 << 20), (3, 64 << 10)] {
             assert_eq!(generate(&model, &scheme, cores, scratchpad).len(), MADE);
@@ -186,6 +318,40 @@ fn a_token_reads_what_the_file_stores_and_values_change_no_cycle() {
         ]);
         assert_eq!(shapes["cycles"], functional["cycles"], "{scheme}");
     }
+}
+
+#[test]
+fn a_token_reads_each_layer_as_it_is_stored_and_shapes_know_the_kinds() {
+    let tokens = ["run", "--soc", "tiny", "--prompt", "the end", "--decode", "6", "--json", "--model"];
+    let mix = &MIXES[0];
+    let files = [("kinds.gguf", mix.types), ("narrow.gguf", &uniform(12)[..])];
+    let runs = files.map(|(name, types)| {
+        let path = written(name, &quantised(&mixed(0), types));
+        let layout = GgufModel::open(&path).expect("a good file").layout().expect("a layout");
+        let read = ["qkv", "value", "out", "gate", "up", "down", "head"];
+        let bytes: u64 = layout.tensors.iter().filter(|t| read.contains(&t.name)).map(|t| t.bytes).sum();
+        let path = path.to_str().expect("UTF-8").to_owned();
+        (record(&[&tokens[..], &[&path]].concat()), u32::try_from(bytes).expect("small"), path)
+    });
+    let [(mixed, wide, path), (narrow, less, _)] = &runs;
+    let bytes = |r: &Value| r["dram"]["decode_read_bytes_per_token"].as_f64().expect("a number");
+    let (measured, computed) = (bytes(mixed) - bytes(narrow), f64::from(wide - less));
+    assert!((measured / computed - 1.0).abs() < 0.05, "{measured} bytes more, computed {computed}");
+    let half = record(&[&tokens[..], &[path, "--quant", "fp16"]].concat());
+    assert_eq!(mixed["output"]["logprobs"], half["output"]["logprobs"]);
+    let kinds = &mixed["config"]["layer_kinds"];
+    assert_eq!((&kinds[0]["layers"], &kinds[1]["layers"]), (&2.into(), &2.into()), "{kinds}");
+    assert_eq!(
+        (&kinds[0]["bits"]["value"], &kinds[1]["bits"]["value"]),
+        (&Value::Null, &10.0.into()),
+        "{kinds}"
+    );
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kinds-run.json");
+    std::fs::write(&kept, mixed.to_string()).expect("a temporary file");
+    let from = kept.to_str().expect("UTF-8");
+    let shapes = record(&["run", "--soc", "tiny", "--model", path, "--tokens-from", from, "--json"]);
+    assert_eq!(shapes["cycles"], mixed["cycles"]);
+    assert_eq!(&shapes["config"]["layer_kinds"], kinds);
 }
 
 #[test]

@@ -6,7 +6,8 @@
 //! last row, as fp32. Every panel is padded to 64 bytes. So any run of whole groups of one panel is one contiguous
 //! piece, whatever the tile size, core count or policy.
 //!
-//! QKV columns are ordered by KV head: its query heads, its key, its value.
+//! QKV columns are ordered by KV head: its query heads, its key, its value. Where layers differ in how their matrices
+//! are stored, a table behind the header says so: [`crate::kinds`].
 
 use crate::npu::ops::Format;
 
@@ -131,6 +132,8 @@ pub const FLAG_POSITIONS: u64 = 1 << 14;
 pub const FLAG_TOKEN_TYPES: u64 = 1 << 15;
 /// Flag: the embedding is layer-normed.
 pub const FLAG_EMBED_NORM: u64 = 1 << 16;
+/// Flag: matrices are stored as the table of [`crate::kinds`] behind the header says.
+pub const FLAG_KINDS: u64 = 1 << 17;
 /// Flag: an encoder's vector is the first position's instead of the mean.
 pub const FLAG_POOL_FIRST: u64 = 1 << 25;
 /// Flag: an encoder's vector is not normalised.

@@ -15,6 +15,7 @@ pub mod cache;
 #[cfg(feature = "text")]
 pub mod header;
 pub mod image;
+pub mod kinds;
 pub mod memory_map;
 pub mod npu;
 pub mod rv64;

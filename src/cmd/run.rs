@@ -134,7 +134,7 @@ impl Args {
         let workload = self.workload().map_err(&mut keep).ok();
         let computes = workload.as_ref().is_some_and(|w| w.text.is_some());
         let default = if computes { DEFAULT_COMPUTED } else { DEFAULT_QUANT };
-        let quant = match workload.as_ref().and_then(|w| w.quant) {
+        let quant = match workload.as_ref().and_then(|w| w.quant.clone()) {
             Some(own) => Ok(own),
             None => QuantScheme::named(self.quant.as_deref().unwrap_or(default)),
         };
@@ -250,19 +250,26 @@ fn speak(
     Ok(outcome)
 }
 
-/// How wide weights are in the file and in the image, where rows of the embedding are fp16 beside the matrices.
+/// How wide weights are in the file and in the image, where rows of the embedding are fp16 beside the matrices; then a
+/// line for each kind of layers, if they are not all stored alike.
 fn widths(request: &RunRequest, job: &TextJob) -> Result<String, CliError> {
-    let text = |bytes: u64| {
-        let hundredths = bytes * 800 / job.model.weight_elements().max(1);
-        format!("{}.{:02}", hundredths / 100, hundredths % 100)
-    };
-    let layout = job.model.layout(&request.quant, request.positions())?;
+    let decimal = |hundredths: u64| format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    let text = |bytes: u64| decimal(bytes * 800 / job.model.weight_elements().max(1));
+    let (model, quant) = (&request.model, &request.quant);
+    let layout = job.model.layout(quant, request.positions())?;
     let rows: u64 = layout.tensors.iter().filter(|t| t.name == "embed").map(|t| t.bytes).sum();
     let (file, image) = (text(job.model.weight_bytes()), text(layout.bytes() - rows));
-    Ok(format!(
+    let mut out = format!(
         "weights: {file} bits each in the file, {image} in the image and {} of embedding rows",
         text(rows)
-    ))
+    );
+    for (kind, body) in quant.kinds().enumerate().filter(|_| quant.is_mixed()) {
+        let layers = (0..model.layers).filter(|l| quant.kind_of(*l) == kind).count();
+        let each = body.hundredths(model).into_iter().map(|(name, bits)| format!("{name} {}", decimal(bits)));
+        let each: Vec<String> = each.collect();
+        out += &format!("\n  {layers} of {} layers: {}", model.layers, each.join(", "));
+    }
+    Ok(out)
 }
 
 /// One line to standard error.

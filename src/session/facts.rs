@@ -130,11 +130,26 @@ fn config(q: &RunRequest, layout: &ImageLayout) -> serde_json::Value {
             "temperature": temperature, "top_k": s.candidates(), "top_p": top_p, "seed": q.seed,
         });
     }
+    if q.quant.is_mixed() {
+        config["layer_kinds"] = kinds(q);
+    }
     if let Some(job) = &q.text {
         config["file_weight_bytes"] = job.model.weight_bytes().into();
         config["file_weight_elements"] = job.model.weight_elements().into();
     }
     config
+}
+
+/// How many layers are of each kind, and bits a weight of its matrices.
+fn kinds(q: &RunRequest) -> serde_json::Value {
+    let layers = |kind| (0..q.model.layers).filter(|l| q.quant.kind_of(*l) == kind).count();
+    let bits = |hundredths: u64| u32::try_from(hundredths).map_or(f64::MAX, |h| f64::from(h) / 100.0);
+    let all = q.quant.kinds().enumerate().map(|(kind, body)| {
+        let each = body.hundredths(&q.model).into_iter().map(|(name, h)| (name.to_owned(), bits(h).into()));
+        let each: serde_json::Map<_, _> = each.collect();
+        serde_json::json!({ "layers": layers(kind), "bits": each })
+    });
+    all.collect()
 }
 
 /// The number its shortest decimal form says, as people gave it.

@@ -40,13 +40,17 @@ impl Encoder {
                     [Tensor::AttnNorm, Tensor::AttnNormBias].map(&mut row),
                     [Tensor::FfnNorm, Tensor::FfnNormBias].map(&mut row),
                 ];
-                let body = scheme.body;
+                let body = scheme.body_of(l);
                 let mut matrix = |t: Tensor, quant| Matrix::new(spec, scheme, quant, source, (t, l));
                 let [out_bias, up_bias, down_bias] = dense;
                 Layer {
                     bias,
                     norms,
-                    qkv: [Tensor::Query, Tensor::Key, Tensor::Value].map(|t| matrix(t, body.qkv)),
+                    qkv: [
+                        matrix(Tensor::Query, body.qkv),
+                        matrix(Tensor::Key, body.qkv),
+                        matrix(Tensor::Value, body.value),
+                    ],
                     output: (matrix(Tensor::Output, body.out), out_bias),
                     up: (matrix(Tensor::Up, body.up), up_bias),
                     down: (matrix(Tensor::Down, body.down), down_bias),

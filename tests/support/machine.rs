@@ -7,6 +7,7 @@ use isa::npu::registers as reg;
 use isa::npu::registers::state;
 use npu_model::{BusFault, Content, Cores, LocalPorts, Memory, NpuConfig, Stuck};
 use runtime::emit::R_ARENA;
+use runtime::model::ModelError;
 use runtime::program::{COMPLETION_LOG2, Places, RING_LOG2, completion_offset, result_offset, ring_offset};
 use runtime::{Caps, Emitter, Model, Plan, Program, Sink, Step, draw};
 use sim_kernel::{Bytes, Hertz, Stream};
@@ -164,6 +165,16 @@ fn configuration(s: &Shape) -> NpuConfig {
     }
 }
 
+/// The model an image describes, read as the firmware reads it.
+pub fn model_of(image: &[u8]) -> Result<Model, ModelError> {
+    let word = |i: usize| {
+        let bytes = image.get(i * 8..i * 8 + 8).unwrap_or(&[0; 8]);
+        u64::from_le_bytes(bytes.try_into().expect("8 bytes"))
+    };
+    let header = ImageHeader::from_words(&core::array::from_fn(word));
+    Model::read(header, |i| word(ImageHeader::WORDS + usize::try_from(i).expect("small")))
+}
+
 /// Capabilities as a driver reads them.
 fn capabilities(cores: &Cores) -> Caps {
     let read = |offset| cores.cores[0].load(&cores.cfg, offset).expect("a register");
@@ -184,11 +195,7 @@ fn capabilities(cores: &Cores) -> Caps {
 impl Machine {
     /// Starts a cluster with `image` loaded and the decode lists written.
     pub fn new(shape: &Shape, image: Vec<u8>) -> Self {
-        let mut words = [0; ImageHeader::WORDS];
-        for (word, bytes) in words.iter_mut().zip(image.chunks_exact(8)) {
-            *word = u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
-        }
-        let model = Model::new(ImageHeader::from_words(&words)).expect("an image the runtime accepts");
+        let model = model_of(&image).expect("an image the runtime accepts");
         let cores = Cores::new(configuration(shape));
         let caps = capabilities(&cores);
         let bulk = 8 << 20;

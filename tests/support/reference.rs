@@ -234,11 +234,11 @@ impl Reference {
         let head = if spec.tied_embedding { Tensor::Embed } else { Tensor::Head };
         let head = Matrix::new(spec, scheme, scheme.head, source, (head, 0));
         let final_norm = get(spec, source, Tensor::FinalNorm, 0).row(0).to_owned();
-        let body = scheme.body;
         let layers = (0..spec.layers)
             .map(|l| {
                 let window = spec.extras.window.filter(|w| w.period == 0 || (l + 1) % w.period != 0);
                 let own = window.is_some_and(|w| w.local_theta.is_some());
+                let body = scheme.body_of(l);
                 let mut row = |t: Tensor| get(spec, source, t, l).row(0).to_owned();
                 let attn_norm = row(Tensor::AttnNorm);
                 let ffn_norm = row(Tensor::FfnNorm);
@@ -256,7 +256,11 @@ impl Reference {
                     post_norms,
                     window: window.map(|w| w.positions as usize),
                     frequencies: if own { local_frequencies(spec) } else { inverse_frequencies(spec) },
-                    qkv: [Tensor::Query, Tensor::Key, Tensor::Value].map(|t| matrix(t, body.qkv)),
+                    qkv: [
+                        matrix(Tensor::Query, body.qkv),
+                        matrix(Tensor::Key, body.qkv),
+                        matrix(Tensor::Value, body.value),
+                    ],
                     output: matrix(Tensor::Output, body.out),
                     gate: matrix(Tensor::Gate, body.gate),
                     up: matrix(Tensor::Up, body.up),

@@ -52,7 +52,7 @@ impl ModelFile {
     /// If there is no such scheme or the files cannot be computed in it.
     pub fn scheme(&self, asked: Option<&str>) -> Result<Option<QuantScheme>, WorkloadError> {
         match (self, asked) {
-            (Self::Gguf(m), None) => Ok(Some(m.scheme)),
+            (Self::Gguf(m), None) => Ok(Some(m.scheme.clone())),
             (Self::Gguf(m), Some(name)) => m.scheme_named(name).map(Some),
             (Self::Safetensors(_), None) => Ok(None),
             (Self::Safetensors(_), Some(name)) => QuantScheme::named(name).map(Some),

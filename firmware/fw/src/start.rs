@@ -3,6 +3,7 @@
 use board::{Tree, fdt};
 use isa::cache::PageChoice;
 use isa::image::ImageHeader;
+use isa::kinds::LayerKinds;
 use isa::memory_map::{error, mailbox};
 use runtime::model::ModelError;
 use runtime::program::{Places, Unfit};
@@ -104,7 +105,7 @@ fn work(tree: &Tree) -> (Model, Places) {
         give_up(error::BAD_IMAGE)
     };
     let bytes = ImageHeader::WORDS as u64 * 8;
-    let Some(memory) = Shared::new(image, bytes) else {
+    let Some(memory) = Shared::new(image, bytes + LayerKinds::MOST_WORDS * 8) else {
         line!("image: {image:#x} is not memory behind the firmware, aligned to 64");
         give_up(error::BAD_IMAGE)
     };
@@ -113,8 +114,12 @@ fn work(tree: &Tree) -> (Model, Places) {
         *word = memory.word(offset);
     }
     let header = ImageHeader::from_words(&words);
-    let model = match Model::new(header) {
+    let model = match Model::read(header, |i| memory.word(bytes + i * 8)) {
         Ok(model) => model,
+        Err(ModelError::Kinds(why)) => {
+            line!("image at {image:#x}: its table of kinds of layers is damaged: {why}");
+            give_up(error::BAD_IMAGE)
+        }
         Err(ModelError::Unknown(flags)) => {
             line!("image at {image:#x}: its flags {flags:#x} ask for what this firmware does not compute");
             give_up(error::NOT_COMPUTED)
@@ -156,9 +161,11 @@ pub fn does_not_fit(why: Unfit, caps: &Caps, model: &Model, places: &Places) -> 
             model.h.head_dim,
             model.h.panel
         ),
-        Unfit::Arena => {
-            line!("does not fit: the command lists need more than the arena's {} bytes", places.arena.1)
-        }
+        Unfit::Arena => line!(
+            "does not fit: the command lists of {} kinds of layers need more than the arena's {} bytes",
+            model.kinds(),
+            places.arena.1
+        ),
         Unfit::Bulk => {
             let h = &model.h;
             let layer = runtime::cache::layer_bytes(h.kv_heads, h.head_dim, places.positions, places.kv_bits);

@@ -221,8 +221,10 @@ pub fn qkv<S: Sink>(
     first: Option<Sem>,
 ) {
     let (m, p) = (cx.model, cx.plan);
-    let (matrix, cols) = (m.qkv(), m.group_cols());
+    let (matrix, value, cols) = (m.qkv(), m.value(), m.group_cols());
     let panels = cols / m.h.panel;
+    // Panels of the head's queries and key come first; those of its value may be in a matrix of their own.
+    let own = if value.panels > 0 { panels - m.h.head_dim / m.h.panel } else { panels };
     for q in 0..panels {
         let output = Output {
             at: p.qkv_at(i) + q * m.h.panel * 2,
@@ -232,10 +234,12 @@ pub fn qkv<S: Sink>(
             bias: m.bias().then_some(p.bias + (i * cols + q * m.h.panel) * 4),
             act: 0,
         };
+        let (matrix, index) =
+            if q < own { (&matrix, head * own + q) } else { (&value, head * (panels - own) + q - own) };
         let job = Panel {
-            matrix: &matrix,
+            matrix,
             region: R_LAYER,
-            index: head * panels + q,
+            index,
             input: Input { at: p.a, stride: p.a_stride, k0: 0, cols: matrix.k, rows: p.rows },
             scales: p.a_scale,
             acc: 0,

@@ -16,6 +16,7 @@ pub mod draw;
 pub mod emit;
 pub mod encoder;
 pub mod head;
+pub mod kinds;
 pub mod layer;
 pub mod model;
 pub mod norm;

@@ -2,11 +2,14 @@
 
 use isa::image::{
     self, FLAG_ATTENTION_CAP, FLAG_BIAS, FLAG_DENSE_BIAS, FLAG_EMBED_NORM, FLAG_EMBED_SCALE, FLAG_ENCODER,
-    FLAG_GATE_GELU, FLAG_LAYER_NORM, FLAG_LOCAL_ROPE, FLAG_LOGIT_CAP, FLAG_PLAIN_FFN, FLAG_POOL_FIRST,
+    FLAG_GATE_GELU, FLAG_KINDS, FLAG_LAYER_NORM, FLAG_LOCAL_ROPE, FLAG_LOGIT_CAP, FLAG_PLAIN_FFN, FLAG_POOL_FIRST,
     FLAG_POOL_PLAIN, FLAG_POSITIONS, FLAG_POST_NORMS, FLAG_QK_NORM, FLAG_ROPE_INTER, FLAG_TOKEN_TYPES,
     FLAG_WINDOW, ImageHeader, Matrix as Stored,
 };
+use isa::kinds::LayerKinds;
 use isa::npu::Format;
+
+use crate::kinds;
 
 /// Why an image cannot run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,10 +20,12 @@ pub enum ModelError {
     BadShape,
     /// Flags of something that is not computed here.
     Unknown(u64),
+    /// The table of kinds of layers is damaged: what is wrong.
+    Kinds(&'static str),
 }
 
 /// What the lists of this library compute; an image with any other flag is refused, never run without it.
-pub const FLAGS: u64 = FLAG_BIAS | FLAG_ROPE_INTER | ENCODER | POOLING | DECODER;
+pub const FLAGS: u64 = FLAG_BIAS | FLAG_ROPE_INTER | FLAG_KINDS | ENCODER | POOLING | DECODER;
 
 /// What makes an encoder; computed together or not at all.
 const ENCODER: u64 = FLAG_ENCODER
@@ -59,25 +64,50 @@ pub struct Matrix {
     pub row_step: u64,
 }
 
-/// A checked image header.
+/// A checked image header, and the matrices of one kind of layers: the first unless [`Model::of_kind`] chose another.
 #[derive(Clone, Copy, Debug)]
 pub struct Model {
     /// The header.
     pub h: ImageHeader,
-    /// QKV, attention output, gate, up, down, head.
-    matrices: [Matrix; 6],
+    kinds: LayerKinds,
+    /// QKV, values apart from it, attention output, gate, up, down, head.
+    matrices: [Matrix; MATRICES],
     /// Elements of a block of int8 activations, 0 without blocks.
     block: u64,
     sums: bool,
     step_bytes: u64,
+    down_step: u64,
+}
+
+/// Matrices of a kind of layers, and the head.
+pub const MATRICES: usize = 7;
+
+/// Where a layer is and of which kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Kind.
+    pub kind: usize,
+    /// Offset in the image.
+    pub offset: u64,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 impl Model {
-    /// Checks a header.
+    /// Checks a header whose layers are all of one kind.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn new(h: ImageHeader) -> Result<Self, ModelError> {
+        Self::read(h, |_| 0)
+    }
+
+    /// Checks a header; `word` gives the 64-bit words behind it by number, and is asked for none of them unless there
+    /// are kinds of layers, then for at most [`LayerKinds::MOST_WORDS`].
     ///
     /// # Errors
     /// If it is no image of this version or its sizes do not fit the layout's rules.
-    pub fn new(h: ImageHeader) -> Result<Self, ModelError> {
+    pub fn read(h: ImageHeader, word: impl FnMut(u64) -> u64) -> Result<Self, ModelError> {
         if h.magic != image::MAGIC || h.version != image::VERSION {
             return Err(ModelError::NotAnImage);
         }
@@ -109,35 +139,34 @@ impl Model {
         {
             return Err(ModelError::BadShape);
         }
-        let mut stored = [Stored::symmetric(h.panel, Format::Fp16, 0); 6];
-        for (s, code) in stored.iter_mut().zip([h.qkv_as, h.out_as, h.gate_as, h.up_as, h.down_as, h.head_as])
-        {
-            *s = Stored::from_code(h.panel, code).ok_or(ModelError::NotAnImage)?;
-        }
+        let head = Stored::from_code(h.panel, h.head_as).ok_or(ModelError::NotAnImage)?;
+        let kinds = if h.flags & FLAG_KINDS == 0 { kinds::plain(&h) } else { kinds::read(&h, word)? };
         let quantised = h.act_format == Format::Int8 as u64;
         let block = if quantised { image::group_rows(h.act_group) } else { 0 };
-        let sums = block > 0 && stored.iter().any(|s| s.zpm == 2);
-        let (att, group) = (h.heads * h.head_dim, h.heads / h.kv_heads + 2);
-        let sizes = [
-            (h.qkv, h.hidden, h.kv_heads * group * h.head_dim),
-            (h.out, att, h.hidden),
-            (h.gate, h.hidden, h.ffn),
-            (h.up, h.hidden, h.ffn),
-            (h.down, h.ffn, h.hidden),
-            (h.head, h.hidden, h.vocab),
-        ];
-        let matrices: [Matrix; 6] = core::array::from_fn(|i| {
-            let (offset, k, n) = sizes[i];
-            let group = match image::group_rows(stored[i].grp) {
-                0 => 32,
-                g => g,
-            };
-            // A tile's scales of A start at a granule too: eight values.
-            let row_step = group.max(8 * block / (1 + u64::from(sums)));
-            Matrix { offset, k, panels: n / h.panel, stored: stored[i], row_step }
-        });
-        let step_bytes = matrices.iter().map(|m| m.stored.row_offset(m.row_step)).max().unwrap_or(0);
-        let model = Self { h, matrices, block, sums, step_bytes };
+        let mut model = Self {
+            h,
+            kinds,
+            matrices: [kinds::matrix(&h, 0, 0, (0, 0), head); MATRICES],
+            block,
+            sums: block > 0 && head.zpm == 2,
+            step_bytes: 0,
+            down_step: 0,
+        };
+        for kind in kinds.all() {
+            for part in kind.parts {
+                let stored = Stored::from_code(h.panel, part.code).ok_or(ModelError::NotAnImage)?;
+                model.sums |= block > 0 && stored.zpm == 2;
+            }
+        }
+        // A tile's scales of A start at a granule too: eight values.
+        let least = 8 * block / (1 + u64::from(model.sums));
+        for kind in (0..kinds.count()).rev() {
+            let each = kinds::matrices(&h, &kinds.all()[kind], least).ok_or(ModelError::NotAnImage)?;
+            model.matrices = each;
+            model.down_step = model.down_step.max(model.down().row_step);
+            let steps = each.iter().filter(|m| m.panels > 0).map(|m| m.stored.row_offset(m.row_step));
+            model.step_bytes = model.step_bytes.max(steps.max().unwrap_or(0));
+        }
         if !model.group_cols().is_multiple_of(h.panel) { Err(ModelError::BadShape) } else { Ok(model) }
     }
 
@@ -152,6 +181,27 @@ impl Model {
             && fits(FLAG_EMBED_SCALE, h.embed_scale)
     }
 
+    /// Kinds of layers.
+    #[must_use]
+    pub const fn kinds(&self) -> usize {
+        self.kinds.count()
+    }
+    /// The same model with the matrices of another kind of layers.
+    #[must_use]
+    pub fn of_kind(&self, kind: usize) -> Self {
+        let least = 8 * self.block / (1 + u64::from(self.sums));
+        let each = kinds::matrices(&self.h, &self.kinds.all()[kind], least);
+        Self { matrices: each.unwrap_or(self.matrices), ..*self }
+    }
+    /// All layers in order.
+    pub fn layers(&self) -> impl Iterator<Item = Layer> + '_ {
+        (0..self.h.layers).scan(self.h.layer0, |at, l| {
+            let (kind, offset) = (self.kinds.of(l), *at);
+            let bytes = self.kinds.all()[kind].bytes;
+            *at += bytes;
+            Some(Layer { kind, offset, bytes })
+        })
+    }
     /// Query heads of one KV head.
     #[must_use]
     pub const fn group(&self) -> u64 {
@@ -263,40 +313,53 @@ impl Model {
     pub const fn scales_of(&self, cols: u64) -> u64 {
         if self.block == 0 { 0 } else { cols.div_ceil(self.block) << self.sums as u64 }
     }
-    /// Formats of the matrices.
-    #[must_use]
-    pub fn formats(&self) -> [Format; 6] {
-        self.matrices.map(|m| m.stored.format)
+    /// Formats of the matrices, of all kinds of layers.
+    pub fn formats(&self) -> impl Iterator<Item = Format> + '_ {
+        let of = |kind| {
+            let there = self.of_kind(kind).matrices.into_iter().filter(|m| m.panels > 0);
+            there.map(|m| m.stored.format)
+        };
+        (0..self.kinds()).flat_map(of)
     }
-    /// QKV.
+    /// QKV, or queries and keys alone where values are apart.
     #[must_use]
     pub const fn qkv(&self) -> Matrix {
         self.matrices[0]
     }
+    /// Values, where they are apart; else there are no panels.
+    #[must_use]
+    pub const fn value(&self) -> Matrix {
+        self.matrices[1]
+    }
     /// Attention output.
     #[must_use]
     pub const fn out(&self) -> Matrix {
-        self.matrices[1]
+        self.matrices[2]
     }
     /// Gate.
     #[must_use]
     pub const fn gate(&self) -> Matrix {
-        self.matrices[2]
+        self.matrices[3]
     }
     /// Up.
     #[must_use]
     pub const fn up(&self) -> Matrix {
-        self.matrices[3]
+        self.matrices[4]
     }
     /// Down.
     #[must_use]
     pub const fn down(&self) -> Matrix {
-        self.matrices[4]
+        self.matrices[5]
     }
     /// The head.
     #[must_use]
     pub const fn lm_head(&self) -> Matrix {
-        self.matrices[5]
+        self.matrices[6]
+    }
+    /// Rows that tiles of the down matrix are a multiple of, in every kind of layers.
+    #[must_use]
+    pub const fn down_step(&self) -> u64 {
+        self.down_step
     }
     /// Bytes of the most that a step of rows of any matrix takes.
     #[must_use]

@@ -217,7 +217,7 @@ impl Plan {
         let panel = model.h.panel;
         p.attention(caps, model, 128)?;
         // Two chunks of the hidden layer lie over the input; each has at least one step of the down matrix's rows.
-        let step = model.down().row_step.max(panel);
+        let step = model.down_step().max(panel);
         p.chunk_cols = (p.a_stride / 4 / step * step).clamp(step, model.h.ffn.div_ceil(step) * step);
         p.a = b.take((rows * p.a_stride).max(2 * rows * p.chunk_cols * 2));
         p.a2 = p.a;

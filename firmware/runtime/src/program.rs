@@ -2,6 +2,7 @@
 
 use isa::cache::{CacheShape, PageChoice, Paging};
 use isa::image::ImageHeader;
+use isa::kinds::MAX_KINDS;
 use isa::npu::{Command, Ctrl, CtrlOp, Dma, MAX_CORES};
 use isa::tags::OpKind;
 
@@ -125,7 +126,8 @@ struct Shape {
     top: [u64; MAX_CORES],
     /// Entry of the embedding command in the top list (decode).
     embed: [u64; MAX_CORES],
-    layer: [u64; MAX_CORES],
+    /// A list for each kind of layers.
+    layer: [[u64; MAX_KINDS]; MAX_CORES],
     head: [u64; MAX_CORES],
     pieces: [Pieces; MAX_CORES],
     attention: [(u64, u64); MAX_CORES],
@@ -384,7 +386,15 @@ impl Base {
             }
             let cx = self.context(shape, core);
             let mut e = Emitter::new(sink, at);
+            let mut lists = [at; MAX_KINDS];
             layer(&mut e, &cx);
+            for kind in 1..self.model.kinds() {
+                if e.position() + 65_536 > limit {
+                    return Err(Unfit::Arena);
+                }
+                lists[kind] = e.position();
+                layer(&mut e, &Context { model: &self.model.of_kind(kind), ..cx });
+            }
             let head = e.position();
             let pieces = if self.model.encoder() {
                 encoder::pool(&mut e, &cx.tagged(OpKind::Head));
@@ -393,7 +403,7 @@ impl Base {
                 head::head(&mut e, &cx.tagged(OpKind::Head), 0).ok_or(Unfit::Arena)?
             };
             let top = e.position();
-            (shape.layer[i], shape.head[i], shape.pieces[i], shape.top[i]) = (at, head, pieces, top);
+            (shape.layer[i], shape.head[i], shape.pieces[i], shape.top[i]) = (lists, head, pieces, top);
             let a_layer = if self.model.encoder() || self.model.windows() { 6 } else { 4 };
             at = top + 64 + a_layer * self.model.h.layers + 4 * shape.plan.rows;
             if at > limit {
@@ -453,18 +463,15 @@ impl Base {
         Ok(())
     }
 
-    /// Points an encoder's norm before layer `l` at its weights: those behind the layer before it or the embedding.
-    fn set_norm<S: Sink>(&self, e: &mut Emitter<S>, l: u64) {
+    /// Points an encoder's norm at its weights: those of the layer `before` it, by its offset, or of the embedding.
+    fn set_norm<S: Sink>(&self, e: &mut Emitter<S>, before: Option<u64>) {
         let (h, image) = (&self.model.h, self.places.image);
         if !self.model.encoder() {
             return;
         }
-        let (gain, shift) = match l.checked_sub(1) {
+        let (gain, shift) = match before {
             None => (h.embed_norm, h.embed_norm + h.hidden * 4),
-            Some(before) => {
-                let layer = h.layer0 + before * h.layer_stride;
-                (layer + h.norm2, layer + h.norm2_bias)
-            }
+            Some(layer) => (layer + h.norm2, layer + h.norm2_bias),
         };
         e.set_region(R_GAIN, image + gain, h.hidden * 4);
         e.set_region(R_SHIFT, image + shift, h.hidden * 4);
@@ -492,22 +499,24 @@ impl Base {
         }
         let embedding = e.position();
         embed(&mut e, &cx.tagged(OpKind::Embed), tokens);
-        for l in 0..h.layers {
+        let mut before = None;
+        for (l, layer) in (0..).zip(self.model.layers()) {
             e.ctrl(&[], &[], CtrlOp::PmuMark, Ctrl { cnt: l, ..Ctrl::default() });
-            e.set_region(R_LAYER, self.places.image + h.layer0 + l * h.layer_stride, h.layer_stride);
+            e.set_region(R_LAYER, self.places.image + layer.offset, layer.bytes);
             // An encoder's keys and values are used up when its next layer begins.
             let (kv, limit) =
                 self.pages.as_ref().map_or((self.places.bulk.0, self.kv_layer), |p| p.region(l));
             e.set_region(R_KV, kv, limit);
-            self.set_norm(&mut e, l);
+            self.set_norm(&mut e, before);
+            before = Some(layer.offset);
             if self.model.windows() {
                 let lists = cx.attention_list(self.model.windowed(l), 0) * 32;
                 let bytes = cx.attention.1 * cx.heads() * 32;
                 e.set_region(R_ATTENTION, self.places.arena.0 + lists, bytes);
             }
-            e.call(R_ARENA, shape.layer[i] * 32);
+            e.call(R_ARENA, shape.layer[i][layer.kind] * 32);
         }
-        self.set_norm(&mut e, h.layers);
+        self.set_norm(&mut e, before);
         if step.sample {
             e.call(R_ARENA, shape.head[i] * 32);
             if step.draws() {

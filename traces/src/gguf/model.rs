@@ -12,10 +12,10 @@ use super::names::{FACTORS, LONG_FACTORS, SHORT_FACTORS, stored};
 use super::reader::{Contents, TensorInfo, Value, read};
 use super::shape::Keys;
 use super::tokenizer::tokenizer;
-use crate::image::{Coded, ImageLayout, Tensor, TensorSource, fill_image, tensors_of};
+use crate::image::{Coded, ImageLayout, Tensor, TensorSource, fill_image, tensors_of, values_apart};
 use crate::tokenizer::Tokenizer;
 use crate::workload::{
-    Body, ModelSpec, QuantScheme, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem,
+    Body, Mix, ModelSpec, QuantScheme, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem,
 };
 
 /// An opened file whose shape is known and whose tensors are all there.
@@ -84,23 +84,33 @@ fn check_tensor(info: &TensorInfo, name: &str, expected: &[u64], place: &str) ->
     Ok(())
 }
 
-/// How the file's matrices lie in the image, each kind in what all its layers' types join to; named after the type
-/// most of the blocks' weights have. Second: that type.
+/// How the file's matrices lie in the image, each layer's in their own types; named after the type most of the blocks'
+/// weights have. Second: that type.
 fn scheme(spec: &ModelSpec, contents: &Contents) -> (QuantScheme, [&'static str; 3]) {
     let mut elements: BTreeMap<[&'static str; 3], u64> = BTreeMap::new();
     for (_, info) in contents.tensors.iter().filter(|(name, _)| name.starts_with("blk.")) {
         *elements.entry(info.kind.schemes).or_default() += info.elements();
     }
     let names = elements.iter().max_by_key(|(_, n)| **n).map_or(["gguf"; 3], |(names, _)| *names);
-    let joined = |tensors: &[Tensor], layers: u32| {
-        let names = (0..layers).flat_map(|l| tensors.iter().map(move |t| stored(*t, l, spec).name));
-        let kinds = names.filter_map(|name| contents.tensors.get(&name)).map(|info| info.kind.stored());
-        kinds.reduce(WeightQuant::joined).unwrap_or(WeightQuant::Plain(TensorFormat::Fp16))
+    let kind = |tensor: Tensor, layer: u32| {
+        let info = contents.tensors.get(&stored(tensor, layer, spec).name);
+        info.map_or(WeightQuant::Plain(TensorFormat::Fp16), |info| info.kind.stored())
     };
-    let each = |tensors: &[Tensor]| joined(tensors, spec.layers);
+    let apart = values_apart(spec);
     // An encoder has neither gate nor head; what they would be stored as decides nothing.
     let encoder = spec.extras.encoder.is_some();
-    let gate = if encoder { Tensor::Up } else { Tensor::Gate };
+    let body = |layer: u32| {
+        let each = Body {
+            qkv: kind(Tensor::Query, layer).joined(kind(Tensor::Key, layer)),
+            value: kind(Tensor::Value, layer),
+            out: kind(Tensor::Output, layer),
+            gate: kind(if encoder { Tensor::Up } else { Tensor::Gate }, layer),
+            up: kind(Tensor::Up, layer),
+            down: kind(Tensor::Down, layer),
+        };
+        if apart { each } else { each.together() }
+    };
+    let bodies: Vec<Body> = (0..spec.layers).map(body).collect();
     let head = match spec.tied_embedding {
         _ if encoder => Tensor::Up,
         true => Tensor::Embed,
@@ -108,20 +118,15 @@ fn scheme(spec: &ModelSpec, contents: &Contents) -> (QuantScheme, [&'static str;
     };
     let scheme = QuantScheme {
         name: names[0],
-        body: Body {
-            qkv: each(&[Tensor::Query, Tensor::Key, Tensor::Value]),
-            out: each(&[Tensor::Output]),
-            gate: each(&[gate]),
-            up: each(&[Tensor::Up]),
-            down: each(&[Tensor::Down]),
-        },
-        head: joined(&[head], 1),
+        body: Body::all(WeightQuant::Plain(TensorFormat::Fp16)),
+        mix: Mix::NONE,
+        head: kind(head, 0),
         embedding: TensorFormat::Fp16,
         kv: TensorFormat::Fp16,
         activation: TensorFormat::Fp16,
         activation_block: 0,
     };
-    (scheme, names)
+    (scheme.mixed(spec, &bodies), names)
 }
 
 impl GgufModel {
@@ -215,19 +220,24 @@ impl GgufModel {
     pub fn scheme_named(&self, name: &str) -> Result<QuantScheme, WorkloadError> {
         let problem = |message: String| Err(WorkloadProblem::new("--quant", "", message).into());
         if name == self.scheme.name {
-            return Ok(self.scheme);
+            return Ok(self.scheme.clone());
         }
         match name {
             "fp16" => QuantScheme::named(name),
             "w4a8-g32" => {
-                let all = self.scheme.body.each().into_iter().chain([self.scheme.head]);
+                let all = self.scheme.kinds().flat_map(Body::each).chain([self.scheme.head]);
                 if all.clone().any(|quant| matches!(quant, WeightQuant::Plain(_))) {
                     let text = "int8 activations need integer weights, and this file has matrices of floats";
                     return problem(text.to_owned());
                 }
                 let short = all.clone().any(|quant| quant.minimum() && quant.group() == 16);
                 let (name, activation_block) = if short { (self.names[2], 16) } else { (self.names[1], 32) };
-                Ok(QuantScheme { name, activation: TensorFormat::Int8, activation_block, ..self.scheme })
+                Ok(QuantScheme {
+                    name,
+                    activation: TensorFormat::Int8,
+                    activation_block,
+                    ..self.scheme.clone()
+                })
             }
             _ => problem(format!(
                 "a GGUF file decides how its weights are stored: expected `{}`, `fp16` or `w4a8-g32`, found `{name}`",

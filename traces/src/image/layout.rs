@@ -3,11 +3,12 @@
 //! Models: offsets, padding and stored bytes. Does not model: values. Source: `isa::image`.
 
 use isa::image::{self, ImageHeader, Matrix};
+use isa::kinds::{LayerKind, LayerKinds, Part};
 use isa::npu::Format;
 
 use super::rope::{inverse_frequencies, local_frequencies};
 use crate::workload::{
-    ModelSpec, QuantScheme, RopeLayout, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem,
+    Body, ModelSpec, QuantScheme, RopeLayout, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem,
 };
 
 /// Tensors start at multiples of this many bytes.
@@ -33,6 +34,10 @@ pub struct ImageLayout {
     pub inv_freq: Vec<f32>,
     /// Those of windowed layers, where they have their own.
     pub inv_freq_local: Vec<f32>,
+    /// Kinds of layers.
+    pub kinds: Vec<LayerKind>,
+    /// Each layer's kind.
+    pub kind_of: Vec<u8>,
 }
 
 /// How a matrix lies in panels of `panel` columns.
@@ -87,6 +92,17 @@ impl Places {
         at
     }
 
+    /// Remembers what `layers` layers take.
+    fn add(&mut self, taken: &[TensorBytes], layers: u64) {
+        for t in taken {
+            let bytes = t.bytes * layers;
+            match self.taken.iter_mut().find(|all| all.name == t.name) {
+                Some(all) => all.bytes += bytes,
+                None => self.taken.push(TensorBytes { bytes, ..*t }),
+            }
+        }
+    }
+
     fn if_any(&mut self, name: &'static str, any: bool, bytes: u64) -> u64 {
         self.place(name, if any { bytes } else { 0 })
     }
@@ -119,6 +135,37 @@ fn panel(spec: &ModelSpec) -> Result<u64, WorkloadError> {
     Ok([64, 32].into_iter().find(fits).unwrap_or(16))
 }
 
+/// Whether values can be stored apart from queries and keys: no panel has columns of both.
+#[must_use]
+pub fn values_apart(spec: &ModelSpec) -> bool {
+    panel(spec).is_ok_and(|panel| u64::from(spec.head_dim) % panel == 0)
+}
+
+/// How the matrices of a kind of layers lie in panels.
+fn stored_body(panel: u64, spec: &ModelSpec, body: &Body) -> Result<[Matrix; 6], WorkloadError> {
+    if body.value != body.qkv && u64::from(spec.head_dim) % panel != 0 {
+        let message =
+            format!("values are stored unlike keys, and panels of {panel} columns have some of both");
+        return Err(problem("head_dim", message));
+    }
+    let mut out = [Matrix::symmetric(panel, Format::Fp16, 0); 6];
+    for (stored, quant) in out.iter_mut().zip(body.each()) {
+        *stored = stored_as(panel, quant)?;
+    }
+    Ok(out)
+}
+
+/// The one kind of layers as the header describes it.
+const fn plain(h: &mut ImageHeader, kind: &LayerKind) {
+    let [qkv, _, out, gate, up, down] = kind.parts;
+    (h.layer_stride, h.qkv_as, h.qkv) = (kind.bytes, qkv.code, qkv.offset);
+    (h.out_as, h.out) = (out.code, out.offset);
+    (h.up_as, h.up) = (up.code, up.offset);
+    (h.down_as, h.down) = (down.code, down.offset);
+    // Where there is no gate, it is an empty matrix before up.
+    (h.gate_as, h.gate) = (gate.code, if gate.offset == 0 { up.offset } else { gate.offset });
+}
+
 impl ImageLayout {
     /// Lays out the image of `spec` under `scheme`.
     ///
@@ -128,8 +175,8 @@ impl ImageLayout {
         spec.check(&spec.name)?;
         let inv_freq = inverse_frequencies(spec);
         let panel = panel(spec)?;
-        let [qkv, out, gate, up, down] = scheme.body.each().map(|quant| stored_as(panel, quant));
-        let body = [qkv?, out?, gate?, up?, down?];
+        let bodies =
+            scheme.kinds().map(|body| stored_body(panel, spec, body)).collect::<Result<Vec<_>, _>>()?;
         let head = stored_as(panel, scheme.head)?;
         let act_group = match scheme.activation_block {
             0 => 0,
@@ -151,11 +198,6 @@ impl ImageLayout {
             eps: single(spec.norm_eps),
             att_scale: single(x.attention_scale.unwrap_or(1.0 / f64::from(spec.head_dim).sqrt())),
             panel,
-            qkv_as: body[0].code(),
-            out_as: body[1].code(),
-            gate_as: body[2].code(),
-            up_as: body[3].code(),
-            down_as: body[4].code(),
             head_as: head.code(),
             act_format: format_of(scheme.activation).code(),
             act_group,
@@ -170,7 +212,13 @@ impl ImageLayout {
         };
         let inv_freq_local = local_frequencies(spec);
         let mut at = Places::new();
-        at.place("header", Self::words_bytes());
+        let first = &bodies[0];
+        let tabled = bodies.len() > 1 || first[0] != first[1];
+        if tabled {
+            h.flags |= image::FLAG_KINDS;
+        }
+        let table = if tabled { LayerKinds::words(bodies.len() as u64, h.layers) * 8 } else { 0 };
+        at.place("header", Self::words_bytes() + table);
         h.inv_freq = at.place("inv_freq", h.head_dim * 2);
         h.inv_freq_local = at.if_any("inv_freq_local", !inv_freq_local.is_empty(), h.head_dim * 2);
         h.embed_stride = (h.hidden * 2).div_ceil(ALIGN) * ALIGN;
@@ -178,22 +226,30 @@ impl ImageLayout {
         h.positions = at.place("positions", h.embed_stride * h.position_count);
         h.token_types = at.place("token_types", h.embed_stride * h.token_type_count);
         h.embed_norm = at.if_any("embed_norm", !decoder, h.hidden * 8);
-        let layer = Self::layer(&mut h, spec, body);
-        h.layer_stride = layer.at;
+        let kind_of: Vec<u8> =
+            (0..spec.layers).map(|l| u8::try_from(scheme.kind_of(l)).unwrap_or(u8::MAX)).collect();
+        let mut kinds = Vec::new();
         h.layer0 = at.at;
-        at.at += h.layer_stride * h.layers;
-        at.taken.extend(layer.taken.iter().map(|t| TensorBytes { bytes: t.bytes * h.layers, ..*t }));
+        for (kind, body) in (0..).zip(&bodies) {
+            let mut layer = Self::vectors(&mut h, spec);
+            kinds.push(Self::matrices(&mut layer, &h, body));
+            let layers = kind_of.iter().filter(|of| **of == kind).count() as u64;
+            at.at += layer.at * layers;
+            at.add(&layer.taken, layers);
+        }
+        if !tabled {
+            plain(&mut h, &kinds[0]);
+        }
         h.final_norm = at.if_any("final_norm", decoder, h.hidden * 4);
         h.head = at.if_any("head", decoder, head.bytes(h.hidden, h.vocab));
         h.bytes = at.at;
-        Ok(Self { tensors: at.taken, header: h, inv_freq, inv_freq_local })
+        Ok(Self { tensors: at.taken, header: h, inv_freq, inv_freq_local, kinds, kind_of })
     }
 
-    /// Places of a layer's tensors.
-    fn layer(h: &mut ImageHeader, spec: &ModelSpec, body: [Matrix; 5]) -> Places {
+    /// Places of a layer's vectors: the same in every kind.
+    fn vectors(h: &mut ImageHeader, spec: &ModelSpec) -> Places {
         let (encoder, post) = (spec.extras.encoder.is_some(), spec.extras.post_norms);
         let group_cols = (h.heads / h.kv_heads + 2) * h.head_dim;
-        let [qkv, out, gate, up, down] = body;
         let mut layer = Places::new();
         h.norm1 = layer.place("norm1", h.hidden * 4);
         h.norm2 = layer.place("norm2", h.hidden * 4);
@@ -206,12 +262,37 @@ impl ImageLayout {
         h.out_bias = layer.if_any("out_bias", encoder, h.hidden * 4);
         h.up_bias = layer.if_any("up_bias", encoder, h.ffn * 4);
         h.down_bias = layer.if_any("down_bias", encoder, h.hidden * 4);
-        h.qkv = layer.place("qkv", qkv.bytes(h.hidden, h.kv_heads * group_cols));
-        h.out = layer.place("out", out.bytes(h.heads * h.head_dim, h.hidden));
-        h.gate = layer.if_any("gate", !encoder, gate.bytes(h.hidden, h.ffn));
-        h.up = layer.place("up", up.bytes(h.hidden, h.ffn));
-        h.down = layer.place("down", down.bytes(h.ffn, h.hidden));
         layer
+    }
+
+    /// Places of a layer's matrices, behind its vectors.
+    fn matrices(layer: &mut Places, h: &ImageHeader, body: &[Matrix; 6]) -> LayerKind {
+        let (hidden, ffn, att) = (h.hidden, h.ffn, h.heads * h.head_dim);
+        let apart = u64::from(body[0] != body[1]);
+        let gate = if h.flags & image::FLAG_ENCODER == 0 { ffn } else { 0 };
+        let sizes = [
+            ("qkv", hidden, att + (2 - apart) * h.kv_heads * h.head_dim),
+            ("value", hidden, apart * h.kv_heads * h.head_dim),
+            ("out", att, hidden),
+            ("gate", hidden, gate),
+            ("up", hidden, ffn),
+            ("down", ffn, hidden),
+        ];
+        let mut kind = LayerKind::default();
+        for ((part, stored), (name, k, n)) in kind.parts.iter_mut().zip(body).zip(sizes) {
+            let offset = layer.place(name, stored.bytes(k, n));
+            *part = Part { code: stored.code(), offset: if n > 0 { offset } else { 0 } };
+        }
+        LayerKind { bytes: layer.at, ..kind }
+    }
+
+    /// Offset of every layer in the image.
+    pub fn layers(&self) -> impl Iterator<Item = u64> + '_ {
+        self.kind_of.iter().scan(self.header.layer0, |at, kind| {
+            let offset = *at;
+            *at += self.kinds[usize::from(*kind)].bytes;
+            Some(offset)
+        })
     }
 
     /// Bytes of the header's words.
@@ -225,10 +306,17 @@ impl ImageLayout {
         self.header.bytes
     }
 
-    /// The header's words, little-endian: what lies at the image's address.
+    /// The header's words and the table of kinds if there is one, little-endian: what lies at the image's address.
     #[must_use]
     pub fn header_bytes(&self) -> Vec<u8> {
-        self.header.to_words().iter().flat_map(|word| word.to_le_bytes()).collect()
+        let mut words = self.header.to_words().to_vec();
+        if self.header.flags & image::FLAG_KINDS != 0 {
+            words.push(self.kinds.len() as u64);
+            words.extend(self.kinds.iter().flat_map(LayerKind::to_words));
+            let word = |kinds: &[u8]| kinds.iter().rev().fold(0, |word, kind| word << 4 | u64::from(*kind));
+            words.extend(self.kind_of.chunks(16).map(word));
+        }
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
     /// The rotary table, little-endian: what lies at offset `header.inv_freq`.
@@ -301,7 +389,7 @@ mod tests {
                     [h.layer0, h.layer_stride, h.embed, h.embed_stride, h.final_norm, h.head, h.inv_freq];
                 assert!(offsets.iter().chain(&whole).all(|o| o % ALIGN == 0), "{name}: {h:?}");
                 // Per-channel scales are stored as fp32; else the image's matrices are what a token reads.
-                let matrices = ["qkv", "out", "gate", "up", "down", "head"];
+                let matrices = ["qkv", "value", "out", "gate", "up", "down", "head"];
                 let read: u64 =
                     layout.tensors.iter().filter(|t| matrices.contains(&t.name)).map(|t| t.bytes).sum();
                 let wanted = scheme.weight_bytes_per_token(&spec);
@@ -335,7 +423,7 @@ mod tests {
     fn a_vocabulary_off_the_grid_is_refused() {
         let mut spec = model_preset("mimo-7b").expect("preset").spec;
         spec.vocab += 1;
-        let scheme = QuantScheme::ALL[0];
+        let scheme = QuantScheme::named("fp16").expect("scheme");
         let error = ImageLayout::new(&spec, &scheme).expect_err("odd vocabulary").to_string();
         assert!(error.contains("vocab_size") && error.contains("multiple of 16"), "{error}");
     }

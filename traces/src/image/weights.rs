@@ -265,27 +265,28 @@ pub fn fill_image(
         let head = if spec.tied_embedding { Tensor::Embed } else { Tensor::Head };
         image.matrix(h.head, source, spec, (&[head], 0), scheme.head)?;
     }
-    for layer in 0..spec.layers {
-        let base = h.layer0 + u64::from(layer) * h.layer_stride;
+    for (layer, base) in (0..).zip(layout.layers()) {
         let mut get = |tensor: Tensor| values(source, spec, tensor, layer);
         for (tensor, offset) in vectors(&h, spec) {
             image.put_fp32(base + offset, &get(tensor)?);
         }
         if spec.qkv_bias {
             let parts = [get(Tensor::QueryBias)?, get(Tensor::KeyBias)?, get(Tensor::ValueBias)?];
-            image.put_fp32(base + h.bias, &by_kv_head(spec, &parts, 1));
+            image.put_fp32(base + h.bias, &by_kv_head(spec, &parts));
         }
+        let parts = layout.kinds[scheme.kind_of(layer)].parts;
         let qkv: &[Tensor] = &[Tensor::Query, Tensor::Key, Tensor::Value];
-        let (b, gate) = (scheme.body, spec.extras.encoder.is_none());
-        for (tensors, offset, quant) in [
-            (qkv, h.qkv, b.qkv),
-            (&[Tensor::Output], h.out, b.out),
-            (if gate { &[Tensor::Gate] } else { &[] }, h.gate, b.gate),
-            (&[Tensor::Up], h.up, b.up),
-            (&[Tensor::Down], h.down, b.down),
-        ] {
-            if !tensors.is_empty() {
-                image.matrix(base + offset, source, spec, (tensors, layer), quant)?;
+        let each: [&[Tensor]; 6] = [
+            if parts[1].offset == 0 { qkv } else { &qkv[..2] },
+            &[Tensor::Value],
+            &[Tensor::Output],
+            &[Tensor::Gate],
+            &[Tensor::Up],
+            &[Tensor::Down],
+        ];
+        for ((tensors, part), quant) in each.into_iter().zip(parts).zip(scheme.body_of(layer).each()) {
+            if part.offset != 0 {
+                image.matrix(base + part.offset, source, spec, (tensors, layer), quant)?;
             }
         }
     }
@@ -342,13 +343,17 @@ fn index(value: u64) -> usize {
     usize::try_from(value).expect("an image that is built fits the host")
 }
 
-/// Rows of queries, keys and values in the image's order: by KV head its queries, its key, its value.
-fn by_kv_head<T: Copy>(spec: &ModelSpec, parts: &[Vec<T>; 3], cols: usize) -> Vec<T> {
-    let head = index(spec.head_dim.into()) * cols;
-    let group = index((spec.heads / spec.kv_heads).into()) * head;
-    let [q, k, v] = parts;
-    let heads = q.chunks_exact(group).zip(k.chunks_exact(head)).zip(v.chunks_exact(head));
-    heads.flat_map(|((q, k), v)| [q, k, v].into_iter().flatten().copied()).collect()
+/// Rows of queries and keys, maybe values, in the image's order: by KV head its share of each.
+fn by_kv_head<T: Copy>(spec: &ModelSpec, parts: &[Vec<T>]) -> Vec<T> {
+    if let [all] = parts {
+        return all.clone();
+    }
+    let heads = index(spec.kv_heads.into());
+    let share = |head: usize, part: &[T]| {
+        let width = part.len() / heads;
+        part[head * width..(head + 1) * width].to_vec()
+    };
+    (0..heads).flat_map(|head| parts.iter().flat_map(move |part| share(head, part))).collect()
 }
 
 /// Codes and scale of values that share one.
@@ -390,7 +395,7 @@ impl Image {
         }
     }
 
-    /// Packs a tensor, or queries, keys and values, into the matrix at `at`.
+    /// Packs a tensor, or queries and keys and maybe values, into the matrix at `at`.
     fn matrix(
         &mut self,
         at: u64,
@@ -401,30 +406,21 @@ impl Image {
     ) -> Result<(), WorkloadError> {
         let k = tensors[0].shape(spec).1;
         if !matches!(quant, WeightQuant::Coded { .. }) {
-            let mut get = |tensor: Tensor| values(source, spec, tensor, layer);
-            if let [q, key, v] = *tensors {
-                let parts = [get(q)?, get(key)?, get(v)?];
-                return self.panels(at, &by_kv_head(spec, &parts, k), k, quant);
-            }
-            return self.panels(at, &get(tensors[0])?, k, quant);
+            let parts =
+                tensors.iter().map(|t| values(source, spec, *t, layer)).collect::<Result<Vec<_>, _>>()?;
+            return self.panels(at, &by_kv_head(spec, &parts), k, quant);
         }
         let group = (quant.group(), quant.minimum());
-        let mut get = |tensor: Tensor| codes(source, spec, tensor, layer, group);
-        let coded = if let [q, key, v] = *tensors {
-            let [q, key, v] = [get(q)?, get(key)?, get(v)?];
-            let groups = k / index(quant.group().into());
-            Coded {
-                group: q.group,
-                codes: by_kv_head(spec, &[q.codes, key.codes, v.codes], k),
-                scales: by_kv_head(spec, &[q.scales, key.scales, v.scales], groups),
-                minima: if quant.minimum() {
-                    by_kv_head(spec, &[q.minima, key.minima, v.minima], groups)
-                } else {
-                    Vec::new()
-                },
-            }
-        } else {
-            get(tensors[0])?
+        let parts =
+            tensors.iter().map(|t| codes(source, spec, *t, layer, group)).collect::<Result<Vec<_>, _>>()?;
+        let all = |of: fn(&Coded) -> &Vec<f32>| {
+            by_kv_head(spec, &parts.iter().map(|part| of(part).clone()).collect::<Vec<_>>())
+        };
+        let coded = Coded {
+            group: parts[0].group,
+            codes: by_kv_head(spec, &parts.iter().map(|part| part.codes.clone()).collect::<Vec<_>>()),
+            scales: all(|part| &part.scales),
+            minima: all(|part| &part.minima),
         };
         pack_codes(&mut self.bytes[index(at)..], &coded, k, stored_as(self.panel as u64, quant)?);
         Ok(())

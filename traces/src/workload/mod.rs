@@ -14,4 +14,4 @@ pub use error::{WorkloadError, WorkloadProblem};
 pub use extras::{Encoder, Extras, LongRope, Pooling, Window};
 pub use model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 pub use preset::{ModelPreset, load_model, model_names, model_preset};
-pub use quant::{Body, QuantScheme, SCALE_BITS, TensorFormat, WeightQuant};
+pub use quant::{Body, Mix, QuantScheme, SCALE_BITS, TensorFormat, WeightQuant};
