@@ -73,9 +73,12 @@ pub(super) struct Table {
 impl Table {
     /// The table of a group: its scales, and its zero points or minima if it has any.
     pub fn fill(&mut self, format: Format, scales: &[f32], points: Option<&[f32]>, minima: Option<&[f32]>) {
+        let order = order(format);
         let take = |to: &mut Vec<f32>, from: &[f32]| {
-            to.clear();
-            to.extend_from_slice(from);
+            to.resize(from.len(), 0.0);
+            for (to, from) in to.as_chunks_mut::<BLOCK>().0.iter_mut().zip(from.as_chunks::<BLOCK>().0) {
+                to.iter_mut().zip(order).for_each(|(v, c)| *v = from[usize::from(c & 63)]);
+            }
         };
         take(&mut self.scales, scales);
         take(&mut self.shifts, points.unwrap_or_default());
@@ -84,9 +87,6 @@ impl Table {
         if bias != 0.0 {
             self.shifts.resize(scales.len(), 0.0);
             self.shifts.iter_mut().for_each(|s| *s += bias);
-        }
-        for values in [&mut self.scales, &mut self.shifts, &mut self.lows] {
-            arrange(format, values);
         }
     }
 }
@@ -165,11 +165,7 @@ impl<S: Simd, const BITS: usize, const SHIFT: bool, const LOW: bool> Block<S, BI
 
 /// Something done to the rows of a group.
 trait Action {
-    fn act<S: Simd, const BITS: usize, const SHIFT: bool, const LOW: bool>(
-        self,
-        simd: S,
-        codes: &Codes<'_>,
-    );
+    fn act<S: Simd, const BITS: usize, const SHIFT: bool, const LOW: bool>(self, simd: S, codes: &Codes<'_>);
 }
 
 /// Stores the weights in rows of `columns`.
@@ -177,15 +173,14 @@ struct Store<'a>(&'a mut [f32]);
 
 impl Action for Store<'_> {
     #[inline(always)]
-    fn act<S: Simd, const BITS: usize, const SHIFT: bool, const LOW: bool>(
-        self,
-        simd: S,
-        codes: &Codes<'_>,
-    ) {
+    fn act<S: Simd, const BITS: usize, const SHIFT: bool, const LOW: bool>(self, simd: S, codes: &Codes<'_>) {
         for b in 0..codes.columns / BLOCK {
             let block = Block::<S, BITS, SHIFT, LOW>::new(simd, codes, b);
             for row in 0..codes.rows {
-                let words = block.words(simd, &codes.bytes[row * codes.stride + b * Block::<S, BITS, SHIFT, LOW>::BYTES..]);
+                let words = block.words(
+                    simd,
+                    &codes.bytes[row * codes.stride + b * Block::<S, BITS, SHIFT, LOW>::BYTES..],
+                );
                 let out = &mut self.0[row * codes.columns + b * BLOCK..][..BLOCK];
                 for (k, out) in out.chunks_exact_mut(LANES).enumerate() {
                     block.weights(words, k).store_slice(out);
@@ -200,16 +195,15 @@ struct Add<'a>(&'a [f32], &'a mut [f32]);
 
 impl Action for Add<'_> {
     #[inline(always)]
-    fn act<S: Simd, const BITS: usize, const SHIFT: bool, const LOW: bool>(
-        self,
-        simd: S,
-        codes: &Codes<'_>,
-    ) {
+    fn act<S: Simd, const BITS: usize, const SHIFT: bool, const LOW: bool>(self, simd: S, codes: &Codes<'_>) {
         for (b, sums) in self.1.chunks_exact_mut(BLOCK).enumerate() {
             let block = Block::<S, BITS, SHIFT, LOW>::new(simd, codes, b);
             let mut sum = strips(simd, sums, 0);
             for (row, a) in self.0[..codes.rows].iter().enumerate() {
-                let words = block.words(simd, &codes.bytes[row * codes.stride + b * Block::<S, BITS, SHIFT, LOW>::BYTES..]);
+                let words = block.words(
+                    simd,
+                    &codes.bytes[row * codes.stride + b * Block::<S, BITS, SHIFT, LOW>::BYTES..],
+                );
                 for (k, sum) in sum.iter_mut().enumerate() {
                     *sum = *sum + block.weights(words, k) * *a;
                 }

@@ -207,8 +207,8 @@ impl Plan {
             let one = self.m == 1 && !self.rules.narrow;
             if self.rules.narrow {
                 o.multiply::<Narrow>((first, end), true, &b.a, &mut b.tile, &mut b.sums)?;
-            } else if one && let Some(codes) =
-                o.weights.codes(o.source, (first, end - first), &mut b.tile.table)?
+            } else if one
+                && let Some(codes) = o.weights.codes(o.source, (first, end - first), &mut b.tile.table)?
             {
                 codes.accumulate(&b.a[first..], &mut b.sums);
             } else {
