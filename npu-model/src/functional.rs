@@ -14,7 +14,7 @@ use sim_kernel::Stream;
 
 use crate::config::NpuConfig;
 use crate::core::{Core, ENGINES, Issued, Phase, Sequenced};
-use crate::dma::{Direction, Transfer};
+use crate::dma::Direction;
 use crate::fault::Fault;
 use crate::local::Space;
 use crate::memory::Memory;
@@ -76,11 +76,10 @@ impl Cores {
         if let Body::Vec(VecOp { setp: 1, .. }) = issued.command.body {
             q.set_predicate_to(c.local.predicate);
         }
-        let Body::Dma(d) = &issued.command.body else {
+        let Some(t) = &issued.transfer else {
             q.dirty.mark_command(&issued.command);
             return performed;
         };
-        let Ok(t) = Transfer::new(&issued.command, d, issued.region, &self.cfg) else { return performed };
         let mask = if t.cores == 0 { 1 << core } else { t.cores };
         for (_, c) in self.cores.iter_mut().enumerate().filter(|(i, _)| mask >> i & 1 == 1) {
             for (at, bytes) in t.written() {
@@ -101,10 +100,9 @@ impl Cores {
         memory: &mut dyn Memory,
         ids: Option<Ids>,
     ) -> Result<(), Fault> {
-        let Body::Dma(d) = &issued.command.body else {
+        let Some(t) = &issued.transfer else {
             return ops::execute(&issued.command, &self.cfg, &mut self.cores[core].local, ids);
         };
-        let t = Transfer::new(&issued.command, d, issued.region, &self.cfg)?;
         let own = &mut self.cores[core].local.spm;
         let found = t.find(own, memory)?;
         let mask = if t.cores == 0 { 1 << core } else { t.cores };
@@ -281,8 +279,8 @@ impl Cores {
     }
 
     fn engine(&mut self, core: usize, engine: usize, memory: &mut dyn Memory, ids: Option<Ids>) -> bool {
-        let Some(issued) = self.cores[core].front(engine).copied() else { return false };
-        if self.target_absent(core, &issued) {
+        let Some(issued) = self.cores[core].front(engine) else { return false };
+        if self.target_absent(core, issued) {
             return false;
         }
         let (h, queue) = (issued.command.header, issued.queue as usize);
@@ -290,7 +288,7 @@ impl Cores {
         if !q.semaphores.acquire(&h) {
             return false;
         }
-        q.fifo[engine].pop_front();
+        let Some(issued) = q.fifo[engine].pop_front() else { return false };
         let applied = self.apply(core, &issued, memory, ids);
         let c = &mut self.cores[core];
         c.pmu.commands[engine] += 1;

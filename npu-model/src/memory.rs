@@ -18,7 +18,7 @@ pub struct BusFault(
 
 /// Functional access to memory; time is charged elsewhere.
 pub trait Memory {
-    /// Reads bytes.
+    /// Reads bytes; unless it answers [`Content::Stored`], `out` is left as it was.
     ///
     /// # Errors
     /// If the range leaves memory.

@@ -87,20 +87,19 @@ impl Cluster {
         now: Time,
         cycle: u64,
         (core, engine): (usize, usize),
-        (issued, waits): (Issued, [(Cause, u64); WAITS]),
+        (issued, waits): (Box<Issued>, [(Cause, u64); WAITS]),
         out: &mut impl Outside,
     ) {
         let begun = if issued.skip {
             self.finish_at(cycle + 1, core, engine, out);
             Ok((0, Activity::default(), Demand::default()))
-        } else if let Body::Dma(d) = &issued.command.body {
-            self.begin_transfer((now, cycle), (core, engine), (&issued, d), out)
+        } else if let (Body::Dma(d), Some(t)) = (&issued.command.body, &issued.transfer) {
+            self.begin_transfer((now, cycle), (core, engine), (t, d, issued.command.header.tag), out)
         } else {
-            ops::cost(&issued.command, &self.cores.cfg).map(|cost| {
-                self.arbitrate(core, cycle);
-                self.finish_at(cycle + cost.cycles.max(1), core, engine, out);
-                (cost.active_cycles, Activity::of_cost(&cost), Demand::of(&cost))
-            })
+            let cost = &issued.cost;
+            self.arbitrate(core, cycle);
+            self.finish_at(cycle + cost.cycles.max(1), core, engine, out);
+            Ok((cost.active_cycles, Activity::of_cost(cost), Demand::of(cost)))
         };
         match begun {
             Ok((active, mut activity, demand)) => {

@@ -42,9 +42,9 @@ use crate::stalls::{Cause, Meter};
 /// Bytes fetched at a time: 64 words.
 const FETCH_BYTES: u64 = 2048;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Running {
-    issued: Issued,
+    issued: Box<Issued>,
     start: u64,
     start_time: Time,
     active: u64,

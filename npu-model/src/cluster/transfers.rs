@@ -10,7 +10,6 @@ use super::contention::Demand;
 use super::dispatch::reachable;
 use super::{Cluster, FlowRequest, NpuEvent, Outside, Requester};
 use crate::activity::Activity;
-use crate::core::Issued;
 use crate::dma::{Direction, Phase, Transfer};
 use crate::fault::Fault;
 use crate::stalls::Cause;
@@ -68,11 +67,10 @@ impl Cluster {
         &mut self,
         (now, cycle): (Time, u64),
         (core, engine): (usize, usize),
-        (issued, d): (&Issued, &Dma),
+        (t, d, tag): (&Transfer, &Dma, u64),
         out: &mut impl Outside,
     ) -> Result<(u64, Activity, Demand), Fault> {
         let (width, channel) = (u64::from(self.cores.cfg.dma_bytes_per_cycle), self.channel_rate());
-        let t = Transfer::new(&issued.command, d, issued.region, &self.cores.cfg)?;
         let found = t.find(&self.cores.cores[core].local.spm, out)?;
         let traffic = t.traffic(&found, width);
         let phases = t.phases(&found);
@@ -86,14 +84,14 @@ impl Cluster {
             *free = decoded;
         }
         let linked = self.ring.take(core, t.cores, cycle + setup, traffic.crossing.div_ceil(width));
-        let served = scratchpads(core, &t);
+        let served = scratchpads(core, t);
         let e = &mut self.time[core].engines[engine].transfer;
         *e = TransferTime {
             served,
             cap: traffic.cap(channel, width, self.cores.cfg.frequency),
             qos: d.qos,
             slc: d.slc,
-            tag: issued.command.header.tag,
+            tag,
             decoded,
             delivered: linked.map_or(0, |start| start + traffic.crossing.div_ceil(width)),
             phases: phases.into(),

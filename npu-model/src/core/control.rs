@@ -9,6 +9,7 @@ use crate::config::NpuConfig;
 use crate::dma::Region;
 use crate::fault::Fault;
 use crate::memory::Memory;
+use crate::ops::Cost;
 use crate::stalls::Cause;
 
 /// First id of SETR that is a scalar register.
@@ -80,6 +81,8 @@ impl Core {
                 epoch: q.epoch,
                 skip,
                 stamp,
+                transfer: None,
+                cost: Cost::default(),
             };
             if h.brk == 1 {
                 self.queue_mut().breaking = Some(index);

@@ -28,7 +28,7 @@ use crate::dma::{Region, Transfer};
 use crate::fault::Fault;
 use crate::local::Local;
 use crate::memory::Memory;
-use crate::ops;
+use crate::ops::{self, Cost};
 use crate::pmu::Pmu;
 
 /// Engines of a core: DMA channels 0..=3, then MX and VP.
@@ -65,6 +65,10 @@ pub struct Issued {
     pub skip: bool,
     /// Time stamp of its dispatch.
     pub stamp: u64,
+    /// What it moves; `None` if it is no transfer.
+    pub transfer: Option<Transfer>,
+    /// What it costs an engine; nothing if it is a transfer.
+    pub cost: Cost,
 }
 
 /// What the sequencer did, or why it cannot go on.
@@ -206,7 +210,7 @@ impl Core {
         if self.holding() || !q.alive() || q.held {
             return None;
         }
-        q.fifo[engine].front()
+        q.fifo[engine].front().map(AsRef::as_ref)
     }
 
     /// Fetches, decodes and dispatches (or executes) one command of the active queue.
@@ -256,11 +260,11 @@ impl Core {
         if q.fifo[engine].len() >= cfg.fifo_depth as usize {
             return Ok(Sequenced::FifoFull(engine));
         }
-        match &command.body {
-            Body::Dma(d) => drop(Transfer::new(&command, d, region, cfg)?),
-            _ => ops::check(&command, cfg)?,
-        }
-        let issued = Issued {
+        let (transfer, cost) = match &command.body {
+            Body::Dma(d) => (Some(Transfer::new(&command, d, region, cfg)?), Cost::default()),
+            _ => (None, ops::cost(&command, cfg)?),
+        };
+        let issued = Box::new(Issued {
             command,
             index: q.index,
             at: q.next_at(),
@@ -271,14 +275,17 @@ impl Core {
             epoch: q.epoch,
             skip,
             stamp,
-        };
+            transfer,
+            cost,
+        });
+        let (h, index) = (issued.command.header, issued.index);
         let q = self.queue_mut();
         q.fifo[engine].push_back(issued);
         q.advance(words);
-        if command.header.brk == 1 {
-            q.breaking = Some(issued.index);
+        if h.brk == 1 {
+            q.breaking = Some(index);
         }
-        if command.header.pre == 1 {
+        if h.pre == 1 {
             self.switch_point(false);
         }
         Ok(Sequenced::Dispatched(engine))

@@ -66,7 +66,7 @@ pub struct Queue {
     /// This core's copies of the queue's semaphores.
     pub semaphores: Semaphores,
     /// Commands dispatched and not yet started.
-    pub fifo: [VecDeque<Issued>; ENGINES],
+    pub fifo: [VecDeque<Box<Issued>>; ENGINES],
     /// The fault that stopped it.
     pub fault: Option<Stopped>,
     /// Local memory its commands have written since it was last clean.

@@ -114,6 +114,9 @@ impl Transfer {
         spms: &mut [&mut Vec<u8>],
     ) -> Result<(), Fault> {
         let simple = self.coding == Coding::None && self.tform == Transform::None;
+        if simple && self.pages.is_none() && self.reduction.is_none() {
+            return self.load_rows(found, memory, spms);
+        }
         let mut far = vec![0; narrow(self.far.row)];
         if simple {
             let own = self.addresses(&self.own, Side::Own, found);
@@ -159,6 +162,30 @@ impl Transfer {
             }
             self.zero_missing(found, spm);
         }
+        Ok(())
+    }
+
+    /// Reads rows that nothing is done to: memory puts them where they stay.
+    fn load_rows(
+        &self,
+        found: &Found,
+        memory: &mut dyn Memory,
+        spms: &mut [&mut Vec<u8>],
+    ) -> Result<(), Fault> {
+        let Some((first, others)) = spms.split_first_mut() else { return Ok(()) };
+        let row = narrow(self.far.row);
+        let reach = if self.pad { narrow(self.own.padded().row).max(row) } else { row };
+        let own = self.addresses(&self.own, Side::Own, found);
+        for (at, to) in self.addresses(&self.far, Side::Far, found).zip(own) {
+            let to = narrow(to);
+            let landed = &mut first[to..to + reach];
+            if memory.read(at, &mut landed[..row]).map_err(bus)? == Content::Stored {
+                landed[row..].fill(0);
+                others.iter_mut().for_each(|spm| spm[to..to + reach].copy_from_slice(landed));
+            }
+        }
+        self.zero_missing(found, first);
+        others.iter_mut().for_each(|spm| self.zero_missing(found, spm));
         Ok(())
     }
 

@@ -6,6 +6,8 @@ use crate::units::{Cycles, FS_PER_S, Hertz, Time};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     hertz: u64,
+    /// Cycles and femtoseconds of a stretch that has a whole number of both: hertz and 10^15 without common factors.
+    stretch: (u64, u64),
     anchor_time: u64,
     anchor_cycle: u64,
 }
@@ -18,7 +20,8 @@ impl Clock {
     #[must_use]
     pub const fn new(frequency: Hertz) -> Self {
         assert!(frequency.get() > 0, "a clock needs a frequency");
-        Self { hertz: frequency.get(), anchor_time: 0, anchor_cycle: 0 }
+        let hertz = frequency.get();
+        Self { hertz, stretch: stretch(hertz), anchor_time: 0, anchor_cycle: 0 }
     }
 
     /// The frequency.
@@ -31,10 +34,14 @@ impl Clock {
     /// # Panics
     /// If `n` lies before the anchor.
     pub fn edge(&self, n: Cycles) -> Time {
-        let since =
-            u128::from(n.get().checked_sub(self.anchor_cycle).expect("edge before the clock's anchor"));
-        let fs = since * u128::from(FS_PER_S) / u128::from(self.hertz);
-        Time::new(self.anchor_time + u64::try_from(fs).expect("edge within the range of simulated time"))
+        let since = n.get().checked_sub(self.anchor_cycle).expect("edge before the clock's anchor");
+        let (cycles, fs) = self.stretch;
+        let fs = match since.checked_mul(fs) {
+            Some(product) => product / cycles,
+            None => u64::try_from(u128::from(since) * u128::from(fs) / u128::from(cycles))
+                .expect("edge within the range of simulated time"),
+        };
+        Time::new(self.anchor_time + fs)
     }
 
     /// The first edge at or after `t`.
@@ -42,10 +49,14 @@ impl Clock {
     /// # Panics
     /// If `t` lies before the anchor.
     pub fn at_or_after(&self, t: Time) -> Cycles {
-        let since =
-            u128::from(t.get().checked_sub(self.anchor_time).expect("time before the clock's anchor"));
-        let n = (since * u128::from(self.hertz)).div_ceil(u128::from(FS_PER_S));
-        let mut n = self.anchor_cycle + u64::try_from(n).expect("cycle count fits");
+        let since = t.get().checked_sub(self.anchor_time).expect("time before the clock's anchor");
+        let (cycles, fs) = self.stretch;
+        let n = match since.checked_mul(cycles) {
+            Some(product) => product.div_ceil(fs),
+            None => u64::try_from((u128::from(since) * u128::from(cycles)).div_ceil(u128::from(fs)))
+                .expect("cycle count fits"),
+        };
+        let mut n = self.anchor_cycle + n;
         // floor() in edge() can place edge n one femtosecond before the exact quotient.
         while n > self.anchor_cycle && self.edge(Cycles::new(n - 1)) >= t {
             n -= 1;
@@ -68,13 +79,39 @@ impl Clock {
     #[must_use]
     pub fn retuned(&self, t: Time, frequency: Hertz) -> Self {
         let n = self.at_or_after(t);
-        Self { hertz: frequency.get(), anchor_time: self.edge(n).get(), anchor_cycle: n.get() }
+        Self { anchor_time: self.edge(n).get(), anchor_cycle: n.get(), ..Self::new(frequency) }
     }
+}
+
+/// hertz and femtoseconds a second, divided by all they have in common.
+const fn stretch(hertz: u64) -> (u64, u64) {
+    let (mut a, mut b) = (hertz, FS_PER_S);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    (hertz / a, FS_PER_S / a)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn edges_are_those_of_the_whole_quotients() {
+        let hours = 3600 * FS_PER_S;
+        for hertz in [1, 32_768, 1_000_000_007, 2_000_000_000, 3_900_000_000] {
+            let clock = Clock::new(Hertz::new(hertz));
+            for n in [0, 1, 2, hertz - 1, hertz, 7 * hertz + 5, 3600 * hertz] {
+                let fs = u128::from(n) * u128::from(FS_PER_S) / u128::from(hertz);
+                assert_eq!(u128::from(clock.edge(Cycles::new(n)).get()), fs, "{n} at {hertz}");
+            }
+            for t in [0, 1, 999_983, FS_PER_S / 3, hours - 1, hours] {
+                let n = clock.at_or_after(Time::new(t));
+                assert!(clock.edge(n).get() >= t);
+                assert!(n.get() == 0 || clock.edge(Cycles::new(n.get() - 1)).get() < t, "{t} at {hertz}");
+            }
+        }
+    }
 
     #[test]
     fn a_billion_edges_do_not_drift() {

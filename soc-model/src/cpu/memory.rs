@@ -293,9 +293,13 @@ impl GuestMemory {
     /// Copies bytes out of memory.
     ///
     /// # Errors
-    /// If any byte is unmapped or address-only.
+    /// If any byte is unmapped or address-only; then nothing is copied.
     pub fn read_bytes(&self, addr: Addr, out: &mut [u8]) -> Result<(), MemoryFault> {
         let mut at = addr.get();
+        // A range inside one page is found or not at its first byte.
+        if (at as usize & (PAGE_BYTES - 1)) + out.len() > PAGE_BYTES {
+            self.check_range(at, out.len())?;
+        }
         let mut out = out;
         while !out.is_empty() {
             let (r, page) = self.locate(at)?;

@@ -145,7 +145,10 @@ impl TensorType {
         let group = usize::try_from(kind.group).expect("a group is small");
         let mut out = Coded { group, ..Coded::default() };
         let blocks = self.blocks(bytes);
-        out.codes.reserve(blocks.len() * usize::try_from(self.elements).expect("a block is small"));
+        let codes = blocks.len() * usize::try_from(self.elements).expect("a block is small");
+        out.codes.reserve(codes);
+        out.scales.reserve(codes / group);
+        out.minima.reserve(if kind.minimum { codes / group } else { 0 });
         blocks.for_each(|block| read(block, &mut out));
         Some(out)
     }
@@ -165,6 +168,16 @@ fn fp16(b: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([b[at], b[at + 1]]).to_f32()
 }
 
+/// The codes of 16 bytes of nibbles, less `zero`.
+fn halves(bytes: &[u8], zero: i8) -> [i8; 32] {
+    let mut out = [0; 32];
+    let (low, high) = out.split_at_mut(16);
+    for ((low, high), b) in low.iter_mut().zip(high).zip(bytes) {
+        (*low, *high) = (less(b & 15, zero), less(b >> 4, zero));
+    }
+    out
+}
+
 /// Low nibbles are the first half of a block, high ones the second.
 fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
     bytes.iter().map(|b| b & 15).chain(bytes.iter().map(|b| b >> 4))
@@ -177,13 +190,13 @@ fn less(code: u8, zero: i8) -> i8 {
 
 fn q4_0(b: &[u8], out: &mut Coded) {
     out.scales.push(fp16(b, 0));
-    out.codes.extend(nibbles(&b[2..18]).map(|q| less(q, 8)));
+    out.codes.extend_from_slice(&halves(&b[2..18], 8));
 }
 
 fn q4_1(b: &[u8], out: &mut Coded) {
     out.scales.push(fp16(b, 0));
     out.minima.push(fp16(b, 2));
-    out.codes.extend(nibbles(&b[4..20]).map(u8::cast_signed));
+    out.codes.extend_from_slice(&halves(&b[4..20], 0));
 }
 
 /// Nibbles with a fifth bit each from `high`.

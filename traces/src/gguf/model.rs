@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::names::{FACTORS, LONG_FACTORS, SHORT_FACTORS, stored};
+use super::names::{FACTORS, LONG_FACTORS, SHORT_FACTORS, Stored, stored};
 use super::reader::{Contents, TensorInfo, Value, read};
 use super::shape::Keys;
 use super::tokenizer::tokenizer;
@@ -326,16 +326,20 @@ impl GgufModel {
 struct Weights<'a>(&'a GgufModel);
 
 impl<'a> Weights<'a> {
-    /// A tensor's type and bytes.
-    fn stored(&self, tensor: Tensor, layer: u32) -> Result<(&'a TensorInfo, Vec<u8>), WorkloadError> {
+    /// What the file has of a tensor, and where.
+    fn part(&self, tensor: Tensor, layer: u32) -> Result<(&'a TensorInfo, Stored), WorkloadError> {
         let (model, part) = (self.0, stored(tensor, layer, &self.0.spec));
         let Some(info) = model.contents.tensors.get(&part.name) else {
             return Err(
                 WorkloadProblem::new(model.path.display().to_string(), part.name, "is missing").into()
             );
         };
-        let rows = tensor.shape(&model.spec).0 as u64;
-        Ok((info, model.bytes(&part.name, info, part.first, rows)?))
+        Ok((info, part))
+    }
+
+    fn read(&self, tensor: Tensor, info: &TensorInfo, part: &Stored) -> Result<Vec<u8>, WorkloadError> {
+        let rows = tensor.shape(&self.0.spec).0 as u64;
+        self.0.bytes(&part.name, info, part.first, rows)
     }
 }
 
@@ -356,13 +360,18 @@ impl Weights<'_> {
 
 impl TensorSource for Weights<'_> {
     fn values(&mut self, tensor: Tensor, layer: u32) -> Result<Vec<f32>, WorkloadError> {
-        let values = self.stored(tensor, layer).map(|(info, bytes)| info.kind.values(&bytes))?;
+        let (info, part) = self.part(tensor, layer)?;
+        let values = self.read(tensor, info, &part).map(|bytes| info.kind.values(&bytes))?;
         self.finite(tensor, layer, 1, &values)?;
         Ok(values)
     }
 
     fn codes(&mut self, tensor: Tensor, layer: u32) -> Result<Option<Coded>, WorkloadError> {
-        let coded = self.stored(tensor, layer).map(|(info, bytes)| info.kind.codes(&bytes))?;
+        let (info, part) = self.part(tensor, layer)?;
+        if !matches!(info.kind.stored(), WeightQuant::Coded { .. }) {
+            return Ok(None);
+        }
+        let coded = self.read(tensor, info, &part).map(|bytes| info.kind.codes(&bytes))?;
         if let Some(coded) = &coded {
             self.finite(tensor, layer, coded.group, &coded.scales)?;
             self.finite(tensor, layer, coded.group, &coded.minima)?;

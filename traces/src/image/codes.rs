@@ -24,13 +24,29 @@ impl Coded {
     #[must_use]
     pub fn values(&self) -> Vec<f32> {
         let mut out = Vec::with_capacity(self.codes.len());
-        for (i, (codes, scale)) in self.codes.chunks(self.group).zip(&self.scales).enumerate() {
+        self.append(0..self.scales.len(), &mut out);
+        out
+    }
+
+    /// The same in rows of `width`, which are whole groups.
+    pub fn rows(&self, width: usize) -> impl Iterator<Item = Vec<f32>> {
+        let groups = width / self.group;
+        (0..self.codes.len() / width).map(move |row| {
+            let mut out = Vec::with_capacity(width);
+            self.append(row * groups..(row + 1) * groups, &mut out);
+            out
+        })
+    }
+
+    /// Appends the values of some groups.
+    fn append(&self, groups: core::ops::Range<usize>, out: &mut Vec<f32>) {
+        let codes = self.codes[groups.start * self.group..].chunks(self.group);
+        for ((i, scale), codes) in groups.clone().zip(&self.scales[groups]).zip(codes) {
             match self.minima.get(i) {
                 Some(minimum) => out.extend(codes.iter().map(|q| scale * f32::from(*q) + minimum)),
                 None => out.extend(codes.iter().map(|q| scale * f32::from(*q))),
             }
         }
-        out
     }
 
     /// The same in groups of `group`, which divides its own, and with minima if `minimum` asks for them.
@@ -64,14 +80,19 @@ pub(super) fn pack_codes(image: &mut [u8], coded: &Coded, k: usize, stored: Matr
         for g in 0..groups {
             let at = panel_at + index(stored.row_offset((g * group) as u64));
             let rows = &mut image[at..at + group * row_bytes];
-            for (c, column) in columns.chunks_exact(k).enumerate() {
-                let codes = &column[g * group..(g + 1) * group];
-                for (row, code) in rows.chunks_exact_mut(row_bytes).zip(codes) {
-                    let code = code.cast_unsigned();
-                    if stored.format == Format::Int8 {
-                        row[c] = code;
-                    } else {
-                        row[c / 2] |= (code & 15) << (4 * (c % 2));
+            let part = g * group..(g + 1) * group;
+            if stored.format == Format::Int8 {
+                for (c, column) in columns.chunks_exact(k).enumerate() {
+                    for (row, code) in rows.chunks_exact_mut(row_bytes).zip(&column[part.clone()]) {
+                        row[c] = code.cast_unsigned();
+                    }
+                }
+            } else {
+                for (c, pair) in columns.chunks_exact(2 * k).enumerate() {
+                    let (low, high) = pair.split_at(k);
+                    let codes = low[part.clone()].iter().zip(&high[part.clone()]);
+                    for (row, (low, high)) in rows.chunks_exact_mut(row_bytes).zip(codes) {
+                        row[c] = low.cast_unsigned() & 15 | high.cast_unsigned() << 4;
                     }
                 }
             }

@@ -252,9 +252,17 @@ pub fn fill_image(
     for (at, bytes) in layout.stored() {
         image.put(at, &bytes);
     }
-    let mut get = |tensor: Tensor, layer: u32| values(source, spec, tensor, layer);
     let width = index(h.hidden);
-    image.rows(h.embed, h.embed_stride, &get(Tensor::Embed, 0)?, width);
+    match source.codes(Tensor::Embed, 0)? {
+        // Row by row, so that the values never stand in memory all at once.
+        Some(coded) if width.is_multiple_of(coded.group) => {
+            for (i, row) in (0..h.vocab).zip(coded.rows(width)) {
+                image.put_fp16(h.embed + i * h.embed_stride, &row);
+            }
+        }
+        _ => image.rows(h.embed, h.embed_stride, &values(source, spec, Tensor::Embed, 0)?, width),
+    }
+    let mut get = |tensor: Tensor, layer: u32| values(source, spec, tensor, layer);
     if spec.extras.encoder.is_some() {
         image.rows(h.positions, h.embed_stride, &get(Tensor::Positions, 0)?, width);
         image.rows(h.token_types, h.embed_stride, &get(Tensor::TokenTypes, 0)?, width);
@@ -385,7 +393,9 @@ impl Image {
     }
 
     fn put_fp16(&mut self, at: u64, values: &[f32]) {
-        self.put(at, &fp16(values));
+        let at = index(at);
+        let bytes = self.bytes[at..at + 2 * values.len()].as_chunks_mut::<2>().0;
+        bytes.iter_mut().zip(values).for_each(|(b, v)| *b = half::f16::from_f32(*v).to_le_bytes());
     }
 
     /// Rows of `width` elements as fp16, `stride` bytes apart.

@@ -3,6 +3,8 @@
 //! Rows of accumulators and of weights are padded to [`LANES`] columns. Each column's sum is taken one K step after
 //! the other; vectors run across columns, so no order but the documented one is ever used.
 
+use fearless_simd::{Level, dispatch};
+
 use crate::ops::number;
 
 /// Columns a strip covers.
@@ -19,7 +21,7 @@ pub(super) struct Fp32;
 
 impl Step for Fp32 {
     type Sum = f32;
-    #[inline]
+    #[inline(always)]
     fn step(sum: f32, a: f32, w: f32) -> f32 {
         sum + a * w
     }
@@ -30,7 +32,7 @@ pub(super) struct Narrow;
 
 impl Step for Narrow {
     type Sum = f32;
-    #[inline]
+    #[inline(always)]
     fn step(sum: f32, a: f32, w: f32) -> f32 {
         number::round_fp16(sum + a * w)
     }
@@ -41,7 +43,7 @@ pub(super) struct Wide;
 
 impl Step for Wide {
     type Sum = f64;
-    #[inline]
+    #[inline(always)]
     fn step(sum: f64, a: f32, w: f32) -> f64 {
         sum + f64::from(a) * f64::from(w)
     }
@@ -63,7 +65,7 @@ impl<'a> Left<'a> {
 }
 
 /// Two rows of A past a strip of 16 columns: sums stay in registers over all steps.
-#[inline]
+#[inline(always)]
 fn rows<S: Step>(
     sums: &mut [[S::Sum; LANES]],
     (chunks, chunk): (usize, usize),
@@ -81,7 +83,7 @@ fn rows<S: Step>(
 }
 
 /// One row of A past C strips.
-#[inline]
+#[inline(always)]
 fn row<S: Step, const C: usize>(
     sums: &mut [[S::Sum; LANES]],
     (chunks, chunk): (usize, usize),
@@ -101,6 +103,12 @@ fn row<S: Step, const C: usize>(
 
 /// sums (M rows of `columns`) += A x `weights` (K steps of `columns`); `columns` is a multiple of [`LANES`].
 pub(super) fn dense<S: Step>(sums: &mut [S::Sum], columns: usize, a: Left<'_>, weights: &[f32]) {
+    dispatch!(Level::new(), _simd => dense_here::<S>(sums, columns, a, weights));
+}
+
+/// [`dense`] with the caller's vectors.
+#[inline(always)]
+fn dense_here<S: Step>(sums: &mut [S::Sum], columns: usize, a: Left<'_>, weights: &[f32]) {
     let chunks = columns / LANES;
     let sums = sums.as_chunks_mut::<LANES>().0;
     let w = weights[..a.steps * columns].as_chunks::<LANES>().0;

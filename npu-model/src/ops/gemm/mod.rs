@@ -33,6 +33,7 @@
 
 mod activation;
 mod activations;
+mod codes;
 mod cost;
 mod drain;
 mod kernels;

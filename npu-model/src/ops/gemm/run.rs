@@ -1,5 +1,6 @@
 //! A product's function: tiles of weights through the kernels, rows of accumulators through the drain.
 
+use super::codes;
 use super::drain::Vectors;
 use super::kernels::{self, Fp32, LANES, Left, Narrow, Step, Wide};
 use super::rules::Arithmetic;
@@ -196,15 +197,27 @@ impl Plan {
     }
 
     fn float(&self, o: &Operands<'_>, b: &mut Buffers) -> Result<(), Fault> {
+        let blocks = o.weights.in_blocks();
+        if blocks {
+            codes::arrange(o.weights.format, &mut b.sums);
+        }
         let mut first = 0;
         while first < self.k {
             let end = o.weights.group_end(first);
+            let one = self.m == 1 && !self.rules.narrow;
             if self.rules.narrow {
                 o.multiply::<Narrow>((first, end), true, &b.a, &mut b.tile, &mut b.sums)?;
+            } else if one
+                && let Some(codes) = o.weights.codes(o.source, (first, end - first), &mut b.tile.table)?
+            {
+                codes.accumulate(&b.a[first..], &mut b.sums);
             } else {
                 o.multiply::<Fp32>((first, end), true, &b.a, &mut b.tile, &mut b.sums)?;
             }
             first = end;
+        }
+        if blocks {
+            codes::restore(o.weights.format, &mut b.sums);
         }
         Ok(())
     }
@@ -256,11 +269,11 @@ impl Plan {
                     total = sum;
                 }
                 if o.weights.scaled {
-                    part.iter_mut().zip(&b.tile.scales).for_each(|(p, s)| *p *= s);
+                    part.iter_mut().zip(&b.tile.table.scales).for_each(|(p, s)| *p *= s);
                 }
                 self.add(sums, part.iter().copied());
                 if o.weights.zero == Zero::Minimum {
-                    self.add(sums, b.tile.lows.iter().map(|low| total * low));
+                    self.add(sums, b.tile.table.lows.iter().map(|low| total * low));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Where weights are read from, and the tile they are decoded into.
 
+use super::codes;
 use super::kernels::LANES;
 use super::weights::Weights;
 use crate::fault::Fault;
@@ -42,24 +43,32 @@ pub(super) struct Tile {
     pub values: Vec<f32>,
     /// Position of each value in its four rows of K; used by sparse weights only.
     pub positions: Vec<u8>,
+    pub row: Vec<f32>,
+    pub table: GroupTable,
+}
+
+/// The table of a group, a value a column.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GroupTable {
     pub scales: Vec<f32>,
     /// Zero points or minima.
     pub lows: Vec<f32>,
-    pub row: Vec<f32>,
+    /// The same for weights decoded in blocks.
+    pub blocks: codes::Table,
     /// Group whose table is loaded.
     pub group: Option<usize>,
-    /// Whether every scaled code is zero or normal in fp16.
+    /// Whether every finished weight rounds to fp16 as if it were normal there.
     pub normal: bool,
 }
 
 impl Tile {
     /// Room for `rows` rows of `columns`; no table is loaded.
     pub fn reset(&mut self, rows: usize, columns: usize) {
-        self.group = None;
+        self.table.group = None;
         self.values.resize(rows * columns, 0.0);
         self.positions.resize(rows * columns, 0);
-        self.scales.resize(columns, 0.0);
-        self.lows.resize(columns, 0.0);
         self.row.resize(rows * LANES, 0.0);
+        self.table.scales.resize(columns, 0.0);
+        self.table.lows.resize(columns, 0.0);
     }
 }

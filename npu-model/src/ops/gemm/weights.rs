@@ -3,8 +3,9 @@
 use isa::image::{group_rows, scale_bytes};
 use isa::npu::{Format, GRANULE, Gemm};
 
+use super::codes::{self, BLOCK, Codes};
 use super::kernels::LANES;
-use super::tile::{Source, Stationary, Tile};
+use super::tile::{GroupTable, Source, Stationary, Tile};
 use crate::config::NpuConfig;
 use crate::fault::Fault;
 use crate::local::{Local, Space};
@@ -242,10 +243,12 @@ impl Weights {
         finished: bool,
         tile: &mut Tile,
     ) -> Result<(), Fault> {
-        let columns = tile.scales.len();
-        if (self.scaled || self.zero == Zero::Point) && tile.group != Some(first / self.group) {
-            self.read_table(source, first / self.group, tile)?;
+        let columns = tile.table.scales.len();
+        if finished && let Some(codes) = self.codes(source, (first, rows), &mut tile.table)? {
+            codes.finish(&mut tile.values);
+            return Ok(());
         }
+        self.load_table(source, first, &mut tile.table)?;
         let stored = match self.order {
             Order::Rows => {
                 for r in 0..rows {
@@ -271,34 +274,73 @@ impl Weights {
             }
             Zero::Point => {
                 for row in values.chunks_exact_mut(columns) {
-                    row.iter_mut().zip(&tile.lows).for_each(|(v, z)| *v -= z);
+                    row.iter_mut().zip(&tile.table.lows).for_each(|(v, z)| *v -= z);
                 }
             }
             Zero::None | Zero::Minimum => {}
         }
         if finished && self.scaled {
             for row in values.chunks_exact_mut(columns) {
-                let pairs = row.iter_mut().zip(&tile.scales);
-                if tile.normal {
-                    pairs.for_each(|(v, s)| *v = number::round_normal_fp16(*v * s));
-                    continue;
-                }
+                let pairs = row.iter_mut().zip(&tile.table.scales);
                 if self.zero == Zero::Minimum {
-                    pairs.zip(&tile.lows).for_each(|((v, s), low)| *v = *v * s + low);
+                    pairs.zip(&tile.table.lows).for_each(|((v, s), low)| *v = *v * s + low);
                 } else {
                     pairs.for_each(|(v, s)| *v *= s);
                 }
-                number::round_row_fp16(row);
+                if tile.table.normal {
+                    row.iter_mut().for_each(|v| *v = number::round_normal_fp16(*v));
+                } else {
+                    number::round_row_fp16(row);
+                }
+            }
+            if self.in_blocks() {
+                codes::arrange(self.format, values);
             }
         }
         Ok(())
     }
 
-    fn read_table(&self, source: Source<'_>, group: usize, tile: &mut Tile) -> Result<(), Fault> {
+    /// Whether finished weights, and the accumulators they are added to, lie in the order of blocks.
+    pub const fn in_blocks(&self) -> bool {
+        self.scaled
+            && matches!(self.order, Order::Rows)
+            && codes::decodes(self.format)
+            && self.n.is_multiple_of(BLOCK)
+    }
+
+    /// Rows of K that become finished weights in one pass, if they do; the group's table is loaded.
+    pub fn codes<'a>(
+        &self,
+        source: Source<'a>,
+        (first, rows): (usize, usize),
+        table: &'a mut GroupTable,
+    ) -> Result<Option<Codes<'a>>, Fault> {
+        if !self.in_blocks() {
+            return Ok(None);
+        }
+        self.load_table(source, first, table)?;
+        if !table.normal {
+            return Ok(None);
+        }
+        let (stride, columns, format) = (self.stride, self.n, self.format);
+        let bytes = source.bytes(self.row(first), (rows - 1) * stride + self.row_bytes)?;
+        Ok(Some(Codes { bytes, stride, rows, columns, format, table: &table.blocks }))
+    }
+
+    /// Loads the table of the group row `row` belongs to, unless it is there or not needed.
+    fn load_table(&self, source: Source<'_>, row: usize, table: &mut GroupTable) -> Result<(), Fault> {
+        let group = row / self.group;
+        if (self.scaled || self.zero == Zero::Point) && table.group != Some(group) {
+            self.read_table(source, group, table)?;
+        }
+        Ok(())
+    }
+
+    fn read_table(&self, source: Source<'_>, group: usize, table: &mut GroupTable) -> Result<(), Fault> {
         let (at, n) = (self.table(group), self.n.div_ceil(self.spread));
         let scales = n * self.scale.bytes();
-        self.scale.decode(source.bytes(at, scales)?, &mut tile.scales[..n]);
-        let lows = &mut tile.lows[..n];
+        self.scale.decode(source.bytes(at, scales)?, &mut table.scales[..n]);
+        let lows = &mut table.lows[..n];
         match self.zero {
             Zero::Minimum => self.scale.decode(source.bytes(at + scales, scales)?, lows),
             Zero::Point => {
@@ -309,21 +351,46 @@ impl Weights {
         }
         if self.spread > 1 {
             for c in (0..self.n).rev() {
-                tile.scales[c] = tile.scales[c / self.spread];
-                tile.lows[c] = tile.lows[c / self.spread];
+                table.scales[c] = table.scales[c / self.spread];
+                table.lows[c] = table.lows[c / self.spread];
             }
         }
-        // Codes of at most nine bits, differences to a zero point included, times a scale of at least 2^-14.
-        let codes = is_integer(self.format) && self.format.bits() <= 8 && self.zero != Zero::Minimum;
-        tile.normal =
-            codes && tile.scales[..self.n].iter().all(|s| (6.103_515_6e-5..=64.0).contains(&s.abs()));
-        tile.group = Some(group);
+        table.normal = self.rounds_as_normal(&table.scales[..self.n], &table.lows[..self.n]);
+        if self.in_blocks() {
+            let lows = |wanted| (self.zero == wanted).then_some(table.lows.as_slice());
+            let (points, minima) = (lows(Zero::Point), lows(Zero::Minimum));
+            table.blocks.fill(self.format, &table.scales, points, minima);
+        }
+        table.group = Some(group);
         Ok(())
+    }
+
+    /// Whether every finished weight of a group rounds to fp16 as if it were normal there.
+    ///
+    /// Codes have at most nine bits, differences to a zero point included, so bounded scales and minima keep
+    /// weights finite. What lies below fp16's normal range is zero if scales are normal and nothing is added; if
+    /// scales and minima are fp16 it is a multiple of fp16's smallest step, which no rounding changes.
+    fn rounds_as_normal(&self, scales: &[f32], lows: &[f32]) -> bool {
+        const SMALLEST_NORMAL: f32 = 6.103_515_6e-5; // 2^-14
+        if !is_integer(self.format) || self.format.bits() > 8 {
+            return false;
+        }
+        let minima = self.zero == Zero::Minimum;
+        let least = match self.scale {
+            Scale::Fp16 => 0.0,
+            _ if minima => return false,
+            _ => SMALLEST_NORMAL,
+        };
+        let bounded = |values: &[f32], most: f32| {
+            let out = |v: &f32| u32::from(!(least..=most).contains(&v.abs()));
+            values.iter().fold(0, |any, v| any | out(v)) == 0
+        };
+        bounded(scales, 64.0) && (!minima || bounded(lows, 16_384.0))
     }
 
     /// Stored rows are columns: a strip of columns is decoded, then turned.
     fn transpose(&self, source: Source<'_>, first: usize, rows: usize, tile: &mut Tile) -> Result<(), Fault> {
-        let columns = tile.scales.len();
+        let columns = tile.table.scales.len();
         // Tiles start at whole bytes: their rows are multiples of four, and no format has fewer than two bits.
         let skipped = self.format.bytes(first as u64) as usize;
         let taken = self.format.bytes(rows as u64) as usize;
@@ -342,7 +409,7 @@ impl Weights {
     }
 
     fn pairs(&self, source: Source<'_>, first: usize, rows: usize, tile: &mut Tile) -> Result<(), Fault> {
-        let columns = tile.scales.len();
+        let columns = tile.table.scales.len();
         for four in 0..rows / 4 {
             let at = self.row(first + 4 * four);
             for half in 0..2 {
