@@ -6,6 +6,7 @@ mod soc;
 #[allow(dead_code, reason = "only a part of what the functional tests share is needed here")]
 mod support;
 
+use isa::cache::PageChoice;
 use isa::image::{FLAG_KINDS, ImageHeader};
 use isa::kinds::{LayerKind, LayerKinds};
 use isa::npu::{Format, Word};
@@ -131,6 +132,7 @@ fn places(arena: u64) -> Places {
         positions: 64,
         chunk: 8,
         kv_bits: 16,
+        pages: PageChoice::default(),
     }
 }
 

@@ -88,7 +88,7 @@ impl Conversation {
         };
         let soc = builder.build().map_err(super::build_error)?;
         let draw = request.sampling.draw(request.seed);
-        Ok(Self { soc, resident: Vec::new(), positions, draw, quant: request.quant, paging })
+        Ok(Self { soc, resident: Vec::new(), positions, draw, quant: request.quant.clone(), paging })
     }
 
     /// Answers `prompt`, the ids of the whole conversation so far: what it has in common with what is resident is not

@@ -26,8 +26,8 @@ pub struct Encoder {
 }
 
 /// How an encoder's rows become one vector; the mean of all at length one by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Pooling {
     /// The first token's row instead of the mean of all.
     pub first: bool,
@@ -44,8 +44,8 @@ impl Pooling {
 }
 
 /// Other rotary factors for runs with positions beyond the original context.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LongRope {
     /// Positions of the original context.
     pub original: u32,
