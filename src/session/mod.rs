@@ -4,6 +4,7 @@ pub mod conversation;
 mod facts;
 mod host;
 pub mod ids;
+mod padding;
 pub mod sampling;
 mod trace_file;
 
@@ -18,10 +19,10 @@ use soc_model::config::SocConfig;
 use soc_model::soc::{
     BuildError, FirmwareImage, Job, Listener, MemoryTiming, ModelImage, RunResult, SocBuilder, SocFault, Turn,
 };
-use traces::image::ImageLayout;
+use traces::image::{ImageLayout, stored_spec};
 use traces::model_file::ModelFile;
 use traces::tokenizer::Tokenizer;
-use traces::workload::{ModelSpec, QuantScheme};
+use traces::workload::{ModelSpec, QuantScheme, Stem};
 
 use crate::error::CliError;
 use sampling::Sampling;
@@ -282,7 +283,25 @@ fn kv_bits(quant: &QuantScheme) -> u32 {
 /// Keys and values of that many positions, activations of a spilled prefill chunk, logits.
 fn bulk_bytes(m: &ModelSpec, quant: &QuantScheme, positions: u64, chunk: u32) -> u64 {
     let positions = positions.div_ceil(16) * 16;
+    let m = &stored_spec(m);
     let kv = quant.kv_bytes_per_token(m) * positions;
     let spill = u64::from(chunk) * (u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
-    kv + spill + u64::from(m.vocab) * 4 + 64 * 1024
+    kv + spill + u64::from(m.vocab) * 4 + 64 * 1024 + rows_bytes(m, positions, chunk.into())
+}
+
+/// What an encoder's rows take besides, where a pass does not hold them all: queries, residual stream, the widest chunk's
+/// hidden layer; of an image or a sound also its input, what is between two products, and the result.
+fn rows_bytes(m: &ModelSpec, positions: u64, rows: u64) -> u64 {
+    if m.extras.encoder.is_none() {
+        return 0;
+    }
+    let (hidden, ffn) = (u64::from(m.hidden), u64::from(m.ffn));
+    let chunks = rows * (m.q_width() * 2 + hidden * 8 + ffn * 3) + ffn * 3 + 16 * 4096;
+    let layer = 2 * m.kv_width() * 2 * positions;
+    let stem = match m.extras.stem {
+        None => 0,
+        Some(Stem::Patches { values, .. }) => rows * (u64::from(values) + 16) * 2 + rows * hidden * 4,
+        Some(Stem::Frames { bins }) => (2 * rows + 2) * (u64::from(bins) + hidden) * 2 + rows * hidden * 4,
+    };
+    chunks + layer + stem
 }

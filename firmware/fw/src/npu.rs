@@ -113,7 +113,11 @@ impl Cluster {
             VecFn::Rsqrt,
             VecFn::Mul,
         ];
-        let own: &[VecFn] = if model.encoder() { &encoder } else { &decoder };
+        let own: &[VecFn] = match (model.stem(), model.encoder()) {
+            (true, _) => &encoder[..1],
+            (_, true) => &encoder,
+            _ => &decoder,
+        };
         for f in [VecFn::Cvt, VecFn::FaStep, VecFn::FaFin, quantise].iter().chain(own) {
             if !self.caps.has_function(*f) {
                 refuse(format_args!("no vector function {}, which the model needs", f.name()));

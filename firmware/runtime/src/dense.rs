@@ -13,9 +13,10 @@ use crate::sem;
 const FP16: u64 = Format::Fp16 as u64;
 const FP32: u64 = Format::Fp32 as u64;
 /// Epilogue code: add R.
-const EW_ADD: u64 = 1;
-/// GEMM activation code: GELU, erf form.
-const ACT_GELU: u64 = 4;
+pub(crate) const EW_ADD: u64 = 1;
+/// GEMM activation codes: GELU, erf form and tanh form.
+pub(crate) const ACT_GELU: u64 = 4;
+const ACT_GELU_TANH: u64 = 3;
 /// Epilogue code: silu(C) * R.
 const EW_SILU_MUL: u64 = 4;
 
@@ -410,7 +411,8 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
         };
         if m.encoder() {
             let bias = Some(p.dense_bias[1] + q * m.h.panel * 4);
-            let output = Some(Output { at, stride, format: FP16, ew: None, bias, act: ACT_GELU });
+            let act = if m.gelu_tanh() { ACT_GELU_TANH } else { ACT_GELU };
+            let output = Some(Output { at, stride, format: FP16, ew: None, bias, act });
             if let (Some(first), Some(_)) = (first, free) {
                 // Weights, input and staging are one more than a command acquires.
                 e.sync_in_order(&[first], &[]);
@@ -426,8 +428,14 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
         }
         if !p.resident {
             let bytes = p.rows * m.h.panel * 2;
-            let d =
-                linear(1, cx.caps.out_channel(), R_BULK, cx.h_offset + q * bytes, p.out[b as usize], bytes);
+            let d = linear(
+                1,
+                cx.caps.out_channel(),
+                cx.h_region,
+                cx.h_offset + q * bytes,
+                p.out[b as usize],
+                bytes,
+            );
             let post = [(sem::out_free(b), 1), if last { (sem::H_ALL, 1) } else { (0, 0) }];
             e.push(&[(sem::out_full(b), 1)], &post, cx.tag, Command::dma(d));
         }
@@ -551,7 +559,7 @@ fn load_chunk<S: Sink>(e: &mut Emitter<S>, cx: &Context, jj: u64, b: u64, k0: u6
         ..linear(
             0,
             cx.caps.misc_channel(),
-            R_BULK,
+            cx.h_region,
             offset + (k0 / panel + from) * plane,
             p.chunk[b as usize] + from * panel * element,
             16,

@@ -69,6 +69,24 @@ pub fn layernorm(cx: &Context, rows: u64, x: u64) -> Command {
     Command::vec(VecFn::Layernorm, v, None)
 }
 
+/// The layer norm of packed fp32 rows as packed fp16 rows.
+#[must_use]
+pub fn layernorm_to(cx: &Context, rows: u64, x: u64, d: u64) -> Command {
+    let v = VecOp {
+        x: granule(x),
+        y: granule(cx.plan.norm),
+        d: granule(d),
+        rows: rows - 1,
+        cols: cx.model.h.hidden - 1,
+        xf: FP32,
+        yf: FP32,
+        dfm: FP16,
+        imm: cx.model.h.eps,
+        ..VecOp::default()
+    };
+    Command::vec(VecFn::Layernorm, v, None)
+}
+
 /// Rows from fp32 to fp16 rows at `stride`.
 #[must_use]
 pub fn narrow(cx: &Context, rows: u64, x: u64, (d, stride): (u64, u64)) -> Command {
@@ -141,7 +159,7 @@ fn positions(cx: &Context, r: u64, rows: u64, at: u64) -> Dma {
         n0: h.hidden * 2 / 16 - 1,
         n1: rows - 1,
         mst1: h.embed_stride / 16,
-        ..linear(0, cx.caps.misc_channel(), R_IMAGE, h.positions + r * h.embed_stride, at, 16)
+        ..linear(0, cx.caps.misc_channel(), R_IMAGE, h.positions + (cx.first + r) * h.embed_stride, at, 16)
     }
 }
 
@@ -197,11 +215,16 @@ pub fn pool<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     } else {
         pool_spilled(e, cx);
     }
-    scale(e, cx);
+    scale(e, cx, cx.plan.rows);
+    send_pool(e, cx);
+    e.ret();
+}
+
+/// Writes the finished pool to memory.
+pub(crate) fn send_pool<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     let (at, bytes) = (cx.plan.pool, cx.model.h.hidden * 4);
     let d = linear(1, cx.caps.out_channel(), R_BULK, cx.logits_offset, at, bytes);
     e.push(&[(sem::ATT_SEND, 1)], &[], cx.tag, Command::dma(d));
-    e.ret();
 }
 
 fn pool_spilled<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
@@ -234,7 +257,7 @@ fn pool_spilled<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
 }
 
 /// Adds fp32 rows to the pool.
-fn add_rows(cx: &Context, rows: u64, x: u64, keep: bool) -> Command {
+pub(crate) fn add_rows(cx: &Context, rows: u64, x: u64, keep: bool) -> Command {
     let v = VecOp {
         x: granule(x),
         y: granule(cx.plan.segments),
@@ -251,8 +274,8 @@ fn add_rows(cx: &Context, rows: u64, x: u64, keep: bool) -> Command {
     Command::vec(VecFn::Segsum, v, None)
 }
 
-/// The sum of all rows becomes their mean at length one.
-fn scale<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
+/// The sum of `rows` rows becomes their mean at length one.
+pub(crate) fn scale<S: Sink>(e: &mut Emitter<S>, cx: &Context, rows: u64) {
     let (at, hidden) = (cx.plan.pool, cx.model.h.hidden);
     let factor = at + hidden * 4;
     let vector = VecOp {
@@ -265,7 +288,7 @@ fn scale<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
         ..VecOp::default()
     };
     let one = VecOp { x: granule(factor), d: granule(factor), cols: 0, ..vector };
-    let mean = VecOp { bc: IMMEDIATE, imm: single(cx.plan.rows), ..vector };
+    let mean = VecOp { bc: IMMEDIATE, imm: single(rows), ..vector };
     e.push(&[], &[], cx.tag, Command::vec(VecFn::Div, mean, None));
     e.push(&[], &[], cx.tag, Command::vec(VecFn::Rsumsq, VecOp { d: granule(factor), ..vector }, None));
     let least = VecOp { bc: IMMEDIATE, imm: LEAST_SQUARE, ..one };

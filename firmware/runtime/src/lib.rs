@@ -17,12 +17,14 @@ pub mod emit;
 pub mod encoder;
 pub mod head;
 pub mod layer;
+pub mod long;
 pub mod model;
 pub mod norm;
 pub mod plan;
 pub mod program;
 pub mod quant;
 pub mod sem;
+pub mod stem;
 
 pub use caps::Caps;
 pub use emit::{Emitter, Sink};

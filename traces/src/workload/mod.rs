@@ -10,7 +10,7 @@ mod quant;
 pub(crate) use hugging_face::read as read_config;
 
 pub use error::{WorkloadError, WorkloadProblem};
-pub use extras::{Encoder, Extras, Window};
+pub use extras::{Encoder, Extras, Stem, Window};
 pub use model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 pub use preset::{ModelPreset, load_model, model_names, model_preset};
 pub use quant::{Body, QuantScheme, SCALE_BITS, TensorFormat, WeightQuant};
