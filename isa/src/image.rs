@@ -95,6 +95,14 @@ header! {
     down_as "how down is stored: `Matrix::code`",
     head_as "the same of the head",
     act_group "GEMM `grp` code of int8 activations' blocks; 0: one scale a row",
+    input_cols "FLAG_STEM: values of an input row that the first matrix multiplies",
+    input_stride "FLAG_STEM: bytes from one input row to the next; less than a row's where rows overlap",
+    stem "FLAG_STEM: offset of the first matrix",
+    stem_as "FLAG_STEM: how it is stored: `Matrix::code`; its input is fp16 whatever `act_format` says",
+    stem_bias "FLAG_STEM2: offset of its bias, fp32",
+    stem2 "FLAG_STEM2: offset of the second matrix",
+    stem2_as "FLAG_STEM2: how it is stored",
+    stem2_bias "FLAG_STEM2: offset of its bias, fp32",
 }
 
 /// Flag: QKV has a bias.
@@ -138,6 +146,18 @@ pub const FLAG_KINDS: u64 = 1 << 17;
 pub const FLAG_POOL_FIRST: u64 = 1 << 25;
 /// Flag: an encoder's vector is not normalised.
 pub const FLAG_POOL_PLAIN: u64 = 1 << 26;
+
+/// Flag: an encoder's layer norms come before attention and network, and one more, weight then bias at `final_norm`,
+/// behind the last layer; the result is all rows it gives.
+pub const FLAG_PRE_NORM: u64 = 1 << 19;
+/// Flag: GELU of the feed-forward layer is the tanh form.
+pub const FLAG_GELU_TANH: u64 = 1 << 20;
+/// Flag: rows are no tokens: an input of fp16 rows times a matrix, plus the position rows (which hold its bias, and in
+/// row 0 a class token, where there are any).
+pub const FLAG_STEM: u64 = 1 << 21;
+/// Flag: two matrices: both have biases and GELU, the second takes three rows of the first's output, two rows apart,
+/// the first of them one before its own.
+pub const FLAG_STEM2: u64 = 1 << 22;
 
 /// Rows a scale group of GEMM `grp` code covers; 0 where scales do not repeat along K.
 #[must_use]

@@ -17,6 +17,9 @@ coded!(
     Head = 9 "head" "last norm, logits and maximum",
 });
 
+/// A mark counts layers below this; above are chunks of rows that one pass takes.
+pub const MARK_LAYERS: u64 = 1 << 10;
+
 impl OpKind {
     /// Whether the kind occurs once a layer.
     #[must_use]

@@ -33,7 +33,8 @@ const DEFAULT_COMPUTED: &str = "fp16";
                         France is\" --decode 16\n         presil run --model FILE.gguf --prompt \"2 + 2 =\" --logits-of \
                         216,36 --json\n         presil run --model FILE.gguf --prompt \"Once upon a time\" --temperature 0.8 \
                         --top-k 40 --top-p 0.95 --seed 7 --kv int8\n         presil run --model qwen2.5-1.5b \
-                        --context 4000 --kv int4 --kv-page 256 --kv-pool 4352\n         presil run --model FOLDER-OF-AN-ENCODER --prompt \"A small brown dog\" --json"
+                        --context 4000 --kv int4 --kv-page 256 --kv-pool 4352\n         presil run --model FOLDER-OF-AN-ENCODER --prompt \"A small brown dog\" --json\n         presil run \
+                        --model siglip-so400m --quant w8a8 --json"
 )]
 pub struct Args {
     /// SoC preset or TOML file
@@ -62,7 +63,7 @@ pub struct Args {
     /// End the answer at a token that ends a text
     #[arg(long, requires = "prompt")]
     stop_at_eos: bool,
-    /// Prompt tokens [default: 128]
+    /// Prompt tokens, or rows of an encoder of images or sound [default: 128, or all rows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_TOKENS))]
     prefill: Option<u32>,
     /// Tokens made, the one from prefill included [default: 16, or as the record has it]

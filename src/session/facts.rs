@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use isa::tags::OpKind;
+use isa::tags::{MARK_LAYERS, OpKind};
 use npu_model::MacClass;
 use reports::facts::{
     BootFacts, DramFacts, EnergyFacts, EngineFacts, FirmwareFacts, FormatWork, ModelInfo, Named, OpFacts,
@@ -14,7 +14,7 @@ use soc_model::fabric::Held;
 use soc_model::soc::{MemoryTiming, OpResult, RunResult, peak_macs_per_s};
 use traces::image::ImageLayout;
 
-use super::RunRequest;
+use super::{RunRequest, padding};
 
 /// SHA-256 of a file's bytes, hexadecimal.
 pub(super) fn sha256(bytes: &[u8]) -> String {
@@ -81,8 +81,17 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         work: MacClass::ALL
             .into_iter()
             .map(|c| {
-                let work =
-                    FormatWork { macs: r.npu.macs[c as usize], peak_macs_per_s: peak_macs_per_s(&q.soc, c) };
+                // What operands padded in the image cost is no work the model asked for.
+                let padding: u64 = r
+                    .ops
+                    .iter()
+                    .map(|o| {
+                        o.row.activity.macs[c as usize]
+                            - padding::asked(q, o, o.row.activity.macs[c as usize])
+                    })
+                    .sum();
+                let macs = r.npu.macs[c as usize] - padding;
+                let work = FormatWork { macs, peak_macs_per_s: peak_macs_per_s(&q.soc, c) };
                 (c.name().to_owned(), work)
             })
             .filter(|(_, w)| w.macs > 0)
@@ -279,14 +288,16 @@ fn ops(q: &RunRequest, r: &RunResult, first: Time) -> Vec<OpFacts> {
 fn op(q: &RunRequest, r: &RunResult, o: &OpResult, base: u64, chunks: u64) -> OpFacts {
     let kind = OpKind::from_code(o.key.tag).unwrap_or(OpKind::None);
     let prefill = o.key.pass <= chunks;
+    // A long encoder takes its chunks in one pass.
+    let (inner, layer) = (o.key.mark / MARK_LAYERS, o.key.mark % MARK_LAYERS);
     let pass = if prefill {
-        format!("chunk{}", o.key.pass - base)
+        format!("chunk{}", o.key.pass - base + if kind.per_layer() { inner } else { 0 })
     } else {
         // The token a decode pass makes; the first came from prefill.
         format!("token{}", o.key.pass - chunks + 1)
     };
     let name = if kind.per_layer() {
-        format!("{pass}.layer{}.{}", o.key.mark, kind.name())
+        format!("{pass}.layer{layer}.{}", kind.name())
     } else {
         format!("{pass}.{}", kind.name())
     };
@@ -297,7 +308,7 @@ fn op(q: &RunRequest, r: &RunResult, o: &OpResult, base: u64, chunks: u64) -> Op
         unit: "npu".to_owned(),
         start: Time::new(o.row.start).saturating_sub(r.zero),
         duration: Time::new(o.row.end - o.row.start),
-        macs: o.row.activity.total_macs(),
+        macs: o.row.activity.macs.iter().map(|macs| padding::asked(q, o, *macs)).sum(),
         dram_bytes: Bytes::new(o.row.activity.memory_read + o.row.activity.memory_written),
         energy: o.energy,
         bound_by: bound_by(q, o).to_owned(),
@@ -339,8 +350,11 @@ fn model_macs(q: &RunRequest, made: u64, ops: &[OpFacts]) -> u64 {
     let (rows, steps) = (of(q.prefill_tokens), made.saturating_sub(1));
     let layers = of(m.layers);
     let head = if encoder { 0 } else { (steps + 1) * hidden * of(m.vocab) };
-    let linear = (rows + steps) * dense * layers + head;
+    let linear = (rows + steps) * dense * layers + head + padding::stem(q);
     let start = of(q.context_tokens);
+    if encoder {
+        return linear + rows * (start + rows) * 2 * heads * hd * layers;
+    }
     let (windowed, window) = windows(m);
     // Keys of one query at a position, over all layers, if a windowed layer computes at most `most` of them.
     let keys = |seen: u64, most: u64| (layers - windowed) * seen + windowed * seen.min(most);

@@ -4,6 +4,7 @@ pub mod conversation;
 mod facts;
 mod host;
 pub mod ids;
+mod padding;
 pub mod pages;
 pub mod sampling;
 mod trace_file;
@@ -19,10 +20,10 @@ use soc_model::config::SocConfig;
 use soc_model::soc::{
     BuildError, FirmwareImage, Job, Listener, MemoryTiming, ModelImage, RunResult, SocBuilder, SocFault, Turn,
 };
-use traces::image::ImageLayout;
+use traces::image::{ImageLayout, stored_spec};
 use traces::model_file::ModelFile;
 use traces::tokenizer::Tokenizer;
-use traces::workload::{ModelSpec, QuantScheme};
+use traces::workload::{ModelSpec, QuantScheme, Stem};
 
 use crate::error::CliError;
 use pages::PageChoice;
@@ -306,12 +307,31 @@ fn bulk_bytes(
     chunk: u32,
     choice: PageChoice,
 ) -> Result<u64, CliError> {
+    let m = &stored_spec(m);
     let kv = match pages::paging(m, quant, positions, choice)? {
         Some(paging) => paging.bulk_bytes(),
         None => quant.kv_bytes_per_token(m) * pages::rounded(positions),
     };
     // Residual stream, and beside it outputs that are normed before they join it.
-    let rows = if m.extras.post_norms { 2 } else { 1 };
-    let spill = u64::from(chunk) * (rows * u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
-    Ok(kv + spill + u64::from(m.vocab) * 4 + 64 * 1024)
+    let streams = if m.extras.post_norms { 2 } else { 1 };
+    let spill = u64::from(chunk) * (streams * u64::from(m.hidden) * 4 + u64::from(m.ffn) * 3);
+    let rows = rows_bytes(m, pages::rounded(positions), chunk.into());
+    Ok(kv + spill + u64::from(m.vocab) * 4 + 64 * 1024 + rows)
+}
+
+/// What an encoder's rows take besides, where a pass does not hold them all: queries, residual stream, the widest chunk's
+/// hidden layer; of an image or a sound also its input, what is between two products, and the result.
+fn rows_bytes(m: &ModelSpec, positions: u64, rows: u64) -> u64 {
+    if m.extras.encoder.is_none() {
+        return 0;
+    }
+    let (hidden, ffn) = (u64::from(m.hidden), u64::from(m.ffn));
+    let chunks = rows * (m.q_width() * 2 + hidden * 8 + ffn * 3) + ffn * 3 + 16 * 4096;
+    let layer = 2 * m.kv_width() * 2 * positions;
+    let stem = match m.extras.stem {
+        None => 0,
+        Some(Stem::Patches { values, .. }) => rows * (u64::from(values) + 16) * 2 + rows * hidden * 4,
+        Some(Stem::Frames { bins }) => (2 * rows + 2) * (u64::from(bins) + hidden) * 2 + rows * hidden * 4,
+    };
+    chunks + layer + stem
 }

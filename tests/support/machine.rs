@@ -357,15 +357,42 @@ impl Machine {
 
     /// The vector of these tokens, and the keys the running softmax took at a time.
     pub fn encode(&mut self, tokens: &[usize]) -> (Vec<f32>, usize) {
-        let rows = self.program.next_rows(tokens.len() as u64);
-        assert_eq!(rows, tokens.len() as u64, "an encoder takes all tokens at once");
-        let block = self.blocks(tokens.len(), 0)[0];
         self.position = 0;
         assert!(self.pass_lists(tokens, true), "nothing interrupts it");
-        let mut out = vec![0; usize::try_from(self.model.h.hidden * 4).expect("small")];
+        let rows = tokens.len();
+        let passes = self.program.next_rows(rows as u64) == rows as u64;
+        let block = if passes { self.blocks(rows, 0)[0] } else { self.long_block() };
+        let width = usize::try_from(self.model.h.hidden).expect("small");
+        (self.result(width), block)
+    }
+
+    /// Keys at a time where rows come in chunks, and chunks' most rows.
+    fn long_block(&self) -> usize {
+        usize::try_from(self.program.long().plan.block).expect("small")
+    }
+
+    /// Most rows of a chunk of the last pass that had several.
+    pub fn chunk_rows(&self) -> usize {
+        usize::try_from(self.program.long().plan.rows).expect("small")
+    }
+
+    /// All rows an image's or a sound's input becomes, and the keys the running softmax took at a time. `input` are its
+    /// rows as the host lays them out: fp16 values at the image's stride.
+    pub fn encode_rows(&mut self, input: &[u8], rows: usize) -> (Vec<f32>, usize) {
+        self.position = 0;
+        // The input's place is known once there are lists for as many rows; it is read when they run.
+        let step = Step { start: 0, rows: rows as u64, sample: true, candidates: 0 };
+        self.program.prepare(&step, &mut |_| 0, &mut self.memory).expect("lists that fit");
+        self.memory.write(BULK + self.program.input_offset(), input).expect("in bulk memory");
+        assert!(self.pass_lists(&vec![0; rows], true), "nothing interrupts it");
+        (self.result(rows * usize::try_from(self.model.h.hidden).expect("small")), self.long_block())
+    }
+
+    /// An encoder's result.
+    fn result(&mut self, values: usize) -> Vec<f32> {
+        let mut out = vec![0; values * 4];
         self.memory.read(BULK + self.program.logits_offset(), &mut out).expect("in bulk memory");
-        let values = out.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")));
-        (values.collect(), block)
+        out.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect()
     }
 
     /// One pass over `tokens`; samples from the last row if `sample`.

@@ -67,7 +67,7 @@ impl Server<'_> {
         }
         JOBS.store(mailbox::PHASE, 1);
         if self.model.encoder() {
-            return self.encode(prompt, chunk, tokens);
+            return self.encode(prompt, tokens);
         }
         let candidates = self.candidates();
         let mut done = 0;
@@ -102,19 +102,22 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// A prompt's vector: all of it in one pass, for every row sees every other.
-    fn encode(&mut self, prompt: u64, chunk: u64, tokens: &mut [u32; MOST_ROWS]) -> Result<(), NoPages> {
-        let rows = self.program.next_rows(prompt).min(chunk);
-        if rows < prompt {
-            line!("job: {prompt} tokens at once, but scratchpad and accumulator hold only {rows}");
+    /// A prompt's vector, or what an image's or a sound's rows become: all of them see each other.
+    fn encode(&mut self, prompt: u64, tokens: &mut [u32; MOST_ROWS]) -> Result<(), NoPages> {
+        let stem = self.model.stem();
+        let most = if stem { u64::MAX } else { MOST_ROWS as u64 }.min(self.model.h.position_count);
+        if prompt > most {
+            line!("job: {prompt} rows at once, but there are positions and room for {most}");
             give_up(error::DOES_NOT_FIT);
         }
-        for token in &mut tokens[..rows as usize] {
+        // Rows of an input lie in memory: one read of the register takes the job.
+        let told = if stem { 1 } else { prompt as usize };
+        for token in &mut tokens[..told] {
             *token = JOBS.load(mailbox::TOKEN_IN) as u32;
         }
-        self.step(&Step { start: 0, rows, sample: true, candidates: 0 }, tokens)?;
+        self.step(&Step { start: 0, rows: prompt, sample: true, candidates: 0 }, tokens)?;
         JOBS.store(mailbox::EMBEDDING, self.places.bulk.0 + self.program.logits_offset());
-        line!("job: prompt {prompt}, one vector");
+        line!("job: {prompt} rows, one result");
         Ok(())
     }
 

@@ -113,7 +113,11 @@ impl Cluster {
             VecFn::Rsqrt,
             VecFn::Mul,
         ];
-        let own: &[VecFn] = if model.encoder() { &encoder } else { &decoder };
+        let own: &[VecFn] = match (model.stem(), model.encoder()) {
+            (true, _) => &encoder[..1],
+            (_, true) => &encoder,
+            _ => &decoder,
+        };
         let extras = [
             model.embed_scale().map(|_| VecFn::Mul),
             model.logit_cap().map(|_| VecFn::Softcap),

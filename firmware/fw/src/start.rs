@@ -144,7 +144,9 @@ fn work(tree: &Tree) -> (Model, Places) {
         give_up(error::NOT_COMPUTED)
     }
     let most = if model.encoder() { model.h.position_count } else { jobs::MOST_ROWS as u64 };
-    let chunk = chunk.clamp(1, most.clamp(1, jobs::MOST_ROWS as u64));
+    // Rows of an image or a sound are not passed one by one.
+    let most = if model.stem() { most } else { most.clamp(1, jobs::MOST_ROWS as u64) };
+    let chunk = chunk.clamp(1, most.max(1));
     let pages =
         PageChoice { page_positions: tree.kv_page.unwrap_or(0), pool_positions: tree.kv_pool.unwrap_or(0) };
     (model, Places { image, arena, bulk, positions, chunk, kv_bits, pages })

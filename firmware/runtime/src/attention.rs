@@ -178,6 +178,27 @@ pub fn head<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head, only_changed: b
     e.ret();
 }
 
+/// Attention of a head whose queries are loaded, over the first `keys` keys of the cache, all of them seen by all rows.
+///
+/// The loads of keys and values come behind whatever loads the queries on the same channel, so nothing more is awaited.
+pub fn over_keys<S: Sink>(e: &mut Emitter<S>, cx: &Context, h: &Head, keys: u64) {
+    let (p, g) = (cx.plan, cx.model.group());
+    let (head_tiles, row_tiles) = tiles(cx);
+    let mut buffer = 0;
+    for t in 0..head_tiles * row_tiles {
+        let (q, r) = (t / row_tiles, t % row_tiles * p.att_rows);
+        let rows = if p.rows == 1 { p.att_rows.min(g - r) } else { p.att_rows.min(p.rows - r) };
+        let blocks = keys.div_ceil(p.block);
+        for b in 0..blocks {
+            let (first, last) = (b == 0, b + 1 == blocks);
+            let (k0, keys) = (b * p.block, p.block.min(keys - b * p.block));
+            block(e, cx, &Block { h, q, r, rows, k0, keys, buffer, first, last, opens: false });
+            buffer = (buffer + 1) % p.kv_buffers;
+        }
+        finish(e, cx, h, q, r, rows, t + 1 == head_tiles * row_tiles);
+    }
+}
+
 struct Block<'a> {
     h: &'a Head,
     q: u64,

@@ -14,9 +14,10 @@ use crate::sem;
 const FP16: u64 = Format::Fp16 as u64;
 const FP32: u64 = Format::Fp32 as u64;
 /// Epilogue code: add R.
-const EW_ADD: u64 = 1;
-/// GEMM activation code: GELU, erf form.
-const ACT_GELU: u64 = 4;
+pub(crate) const EW_ADD: u64 = 1;
+/// GEMM activation codes: GELU, erf form and tanh form.
+pub(crate) const ACT_GELU: u64 = 4;
+const ACT_GELU_TANH: u64 = 3;
 /// Epilogue code: silu(C) * R.
 const EW_SILU_MUL: u64 = 4;
 /// Epilogue code: gelu(C) * R, GELU in its tanh form.
@@ -220,6 +221,18 @@ pub fn qkv<S: Sink>(
     i: u64,
     first: Option<Sem>,
 ) {
+    head_qkv(e, cx, slots, (head, i, cx.plan.qkv_at(i)), first, qkv_done(cx, head));
+}
+
+/// The same to a place of its own: waits for `first`, posts `done`.
+pub(crate) fn head_qkv<S: Sink>(
+    e: &mut Emitter<S>,
+    cx: &Context,
+    slots: &mut Slots,
+    (head, i, at): (u64, u64, u64),
+    first: Option<Sem>,
+    done: Sem,
+) {
     let (m, p) = (cx.model, cx.plan);
     let (matrix, value, cols) = (m.qkv(), m.value(), m.group_cols());
     let panels = cols / m.h.panel;
@@ -227,7 +240,7 @@ pub fn qkv<S: Sink>(
     let own = if value.panels > 0 { panels - m.h.head_dim / m.h.panel } else { panels };
     for q in 0..panels {
         let output = Output {
-            at: p.qkv_at(i) + q * m.h.panel * 2,
+            at: at + q * m.h.panel * 2,
             stride: cols * 2,
             format: FP16,
             ew: None,
@@ -246,7 +259,7 @@ pub fn qkv<S: Sink>(
             keep: false,
             output: Some(output),
             acquire: if q == 0 { first } else { None },
-            post: (q + 1 == panels).then_some(qkv_done(cx, head)),
+            post: (q + 1 == panels).then_some(done),
         };
         panel(e, cx, slots, &job);
     }
@@ -421,7 +434,8 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
         };
         if m.encoder() {
             let bias = Some(p.dense_bias[1] + q * m.h.panel * 4);
-            let output = Some(Output { at, stride, format: FP16, ew: None, bias, act: ACT_GELU });
+            let act = if m.gelu_tanh() { ACT_GELU_TANH } else { ACT_GELU };
+            let output = Some(Output { at, stride, format: FP16, ew: None, bias, act });
             if let (Some(first), Some(_)) = (first, free) {
                 // Weights, input and staging are one more than a command acquires.
                 e.sync_in_order(&[first], &[]);
@@ -438,8 +452,14 @@ pub fn gate_up<S: Sink>(e: &mut Emitter<S>, cx: &Context, slots: &mut Slots, rea
         }
         if !p.resident {
             let bytes = p.rows * m.h.panel * 2;
-            let d =
-                linear(1, cx.caps.out_channel(), R_BULK, cx.h_offset + q * bytes, p.out[b as usize], bytes);
+            let d = linear(
+                1,
+                cx.caps.out_channel(),
+                cx.h_region,
+                cx.h_offset + q * bytes,
+                p.out[b as usize],
+                bytes,
+            );
             let post = [(sem::out_free(b), 1), if last { (sem::H_ALL, 1) } else { (0, 0) }];
             e.push(&[(sem::out_full(b), 1)], &post, cx.tag, Command::dma(d));
         }
@@ -563,7 +583,7 @@ fn load_chunk<S: Sink>(e: &mut Emitter<S>, cx: &Context, jj: u64, b: u64, k0: u6
         ..linear(
             0,
             cx.caps.misc_channel(),
-            R_BULK,
+            cx.h_region,
             offset + (k0 / panel + from) * plane,
             p.chunk[b as usize] + from * panel * element,
             16,

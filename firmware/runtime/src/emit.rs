@@ -119,6 +119,10 @@ pub const R_KV: u64 = 2;
 pub const R_BULK: u64 = 3;
 /// Region register of command lists and results.
 pub const R_ARENA: u64 = 4;
+/// Region register of a long encoder's spilled hidden layer, which its chunks share.
+pub const R_HIDDEN: u64 = 10;
+/// Region register of a long encoder's queries of the current chunk.
+pub const R_QUERY: u64 = 11;
 /// Region register of the attention lists of the current layer's kind (models with windows).
 pub const R_ATTENTION: u64 = 14;
 /// Region register of the gain of an encoder's norm before the current layer.

@@ -8,6 +8,7 @@ use isa::image::{FLAG_POOL_FIRST, FLAG_POOL_PLAIN};
 use isa::npu::{Command, Dma, Format, VecFn, VecOp};
 
 use crate::emit::{Emitter, R_BULK, R_GAIN, R_IMAGE, R_LAYER, R_SHIFT, Sem, Sink};
+use crate::model::Model;
 use crate::norm::{granule, linear, qkv_bias};
 use crate::program::Context;
 use crate::sem;
@@ -65,6 +66,24 @@ pub fn layernorm(cx: &Context, rows: u64, x: u64) -> Command {
         xf: FP32,
         yf: FP32,
         dfm: FP32,
+        imm: cx.model.h.eps,
+        ..VecOp::default()
+    };
+    Command::vec(VecFn::Layernorm, v, None)
+}
+
+/// The layer norm of packed fp32 rows as packed fp16 rows.
+#[must_use]
+pub fn layernorm_to(cx: &Context, rows: u64, x: u64, d: u64) -> Command {
+    let v = VecOp {
+        x: granule(x),
+        y: granule(cx.plan.norm),
+        d: granule(d),
+        rows: rows - 1,
+        cols: cx.model.h.hidden - 1,
+        xf: FP32,
+        yf: FP32,
+        dfm: FP16,
         imm: cx.model.h.eps,
         ..VecOp::default()
     };
@@ -143,7 +162,7 @@ fn positions(cx: &Context, r: u64, rows: u64, at: u64) -> Dma {
         n0: h.hidden * 2 / 16 - 1,
         n1: rows - 1,
         mst1: h.embed_stride / 16,
-        ..linear(0, cx.caps.misc_channel(), R_IMAGE, h.positions + r * h.embed_stride, at, 16)
+        ..linear(0, cx.caps.misc_channel(), R_IMAGE, h.positions + (cx.first + r) * h.embed_stride, at, 16)
     }
 }
 
@@ -177,9 +196,14 @@ pub fn sum_spilled<S: Sink>(
     e.push(&[], &[(sem::out_full(b), 1)], cx.tag, add_positions(cx, rows, wide, at));
 }
 
+/// Whether the vector is that of the first row.
+pub(crate) const fn pools_first(model: &Model) -> bool {
+    model.h.flags & FLAG_POOL_FIRST != 0
+}
+
 /// Rows the vector is made of.
 const fn pooled(cx: &Context) -> u64 {
-    if cx.model.h.flags & FLAG_POOL_FIRST != 0 { 1 } else { cx.plan.rows }
+    if pools_first(cx.model) { 1 } else { cx.plan.rows }
 }
 
 /// Behind the last layer: the last norm, the mean of the pooled rows, and that at length one, to memory.
@@ -204,11 +228,16 @@ pub fn pool<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     } else {
         pool_spilled(e, cx);
     }
-    scale(e, cx);
+    scale(e, cx, pooled(cx));
+    send_pool(e, cx);
+    e.ret();
+}
+
+/// Writes the finished pool to memory.
+pub(crate) fn send_pool<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
     let (at, bytes) = (cx.plan.pool, cx.model.h.hidden * 4);
     let d = linear(1, cx.caps.out_channel(), R_BULK, cx.logits_offset, at, bytes);
     e.push(&[(sem::ATT_SEND, 1)], &[], cx.tag, Command::dma(d));
-    e.ret();
 }
 
 fn pool_spilled<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
@@ -241,7 +270,7 @@ fn pool_spilled<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
 }
 
 /// Adds fp32 rows to the pool.
-fn add_rows(cx: &Context, rows: u64, x: u64, keep: bool) -> Command {
+pub(crate) fn add_rows(cx: &Context, rows: u64, x: u64, keep: bool) -> Command {
     let v = VecOp {
         x: granule(x),
         y: granule(cx.plan.segments),
@@ -258,8 +287,8 @@ fn add_rows(cx: &Context, rows: u64, x: u64, keep: bool) -> Command {
     Command::vec(VecFn::Segsum, v, None)
 }
 
-/// The sum of the pooled rows becomes their mean, at length one unless the image says otherwise.
-fn scale<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
+/// The sum of `rows` rows becomes their mean, at length one unless the image says otherwise.
+pub(crate) fn scale<S: Sink>(e: &mut Emitter<S>, cx: &Context, rows: u64) {
     let (at, hidden) = (cx.plan.pool, cx.model.h.hidden);
     let factor = at + hidden * 4;
     let vector = VecOp {
@@ -272,7 +301,7 @@ fn scale<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
         ..VecOp::default()
     };
     let one = VecOp { x: granule(factor), d: granule(factor), cols: 0, ..vector };
-    let mean = VecOp { bc: IMMEDIATE, imm: single(pooled(cx)), ..vector };
+    let mean = VecOp { bc: IMMEDIATE, imm: single(rows), ..vector };
     if cx.model.h.flags & FLAG_POOL_PLAIN != 0 {
         return e.push(&[], &[(sem::ATT_SEND, 1)], cx.tag, Command::vec(VecFn::Div, mean, None));
     }

@@ -4,7 +4,7 @@ use isa::image::{self, FLAG_ENCODER, ImageHeader, Matrix as Stored};
 use isa::kinds::{LayerKind, LayerKinds, Part};
 use isa::npu::Format;
 
-use crate::model::{MATRICES, Matrix, ModelError};
+use crate::model::{MATRICES, Matrix, ModelError, group_cols};
 
 /// Sizes and their products stay far from overflow below this.
 const MOST: u64 = 1 << 24;
@@ -86,7 +86,7 @@ const GATE: usize = 3;
 /// Inputs and outputs of a kind's matrix.
 fn size(h: &ImageHeader, kind: &LayerKind, i: usize) -> (u64, u64) {
     let apart = u64::from(kind.parts[VALUE].offset != 0);
-    let own = (h.heads / h.kv_heads + 2 - apart) * h.head_dim;
+    let own = group_cols(h) - apart * h.head_dim;
     match i {
         0 => (h.hidden, h.kv_heads * own),
         VALUE => (h.hidden, h.kv_heads * h.head_dim * apart),

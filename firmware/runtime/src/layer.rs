@@ -15,10 +15,15 @@ use crate::sem;
 
 /// Writes the layer's list.
 pub fn layer<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
-    let (m, p, n) = (cx.model, cx.plan, cx.caps.cores);
     let mut slots = Slots::default();
     attention(e, cx, &mut slots);
+    behind(e, cx, slots);
+    e.ret();
+}
 
+/// What follows once every core has the attention's output: projection, norm and feed-forward layer.
+pub fn behind<S: Sink>(e: &mut Emitter<S>, cx: &Context, mut slots: Slots) {
+    let (m, p, n) = (cx.model, cx.plan, cx.caps.cores);
     let c = cx.tagged(OpKind::OutProj);
     let out = m.out();
     let busy = has_panels(&c, out.panels);
@@ -31,7 +36,9 @@ pub fn layer<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
 
     let c = cx.tagged(OpKind::FfnNorm);
     if m.encoder() {
-        encoder::load(e, &c, (R_LAYER, m.h.norm1), (R_LAYER, m.h.norm1_bias), Also::FeedForward);
+        // Norms behind the sums: the attention's own comes here.
+        let (gain, shift) = if m.stem() { (m.h.norm2, m.h.norm2_bias) } else { (m.h.norm1, m.h.norm1_bias) };
+        encoder::load(e, &c, (R_LAYER, gain), (R_LAYER, shift), Also::FeedForward);
     } else {
         load_weights(e, &c, R_LAYER, m.h.norm2, false);
     }
@@ -55,10 +62,9 @@ pub fn layer<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
         down_chunked(e, &c, &mut slots, bias(2));
     }
     post::join(e, &c);
-    e.ret();
 }
 
-fn has_panels(cx: &Context, panels: u64) -> bool {
+pub(crate) fn has_panels(cx: &Context, panels: u64) -> bool {
     let (from, to) = share(panels, cx.core, cx.caps.cores);
     from < to
 }

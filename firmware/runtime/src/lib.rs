@@ -18,6 +18,7 @@ pub mod encoder;
 pub mod head;
 pub mod kinds;
 pub mod layer;
+pub mod long;
 pub mod model;
 pub mod norm;
 pub mod pages;
@@ -26,6 +27,7 @@ pub mod post;
 pub mod program;
 pub mod quant;
 pub mod sem;
+pub mod stem;
 
 pub use caps::Caps;
 pub use emit::{Emitter, Sink};

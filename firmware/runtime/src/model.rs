@@ -2,9 +2,10 @@
 
 use isa::image::{
     self, FLAG_ATTENTION_CAP, FLAG_BIAS, FLAG_DENSE_BIAS, FLAG_EMBED_NORM, FLAG_EMBED_SCALE, FLAG_ENCODER,
-    FLAG_GATE_GELU, FLAG_KINDS, FLAG_LAYER_NORM, FLAG_LOCAL_ROPE, FLAG_LOGIT_CAP, FLAG_PLAIN_FFN,
-    FLAG_POOL_FIRST, FLAG_POOL_PLAIN, FLAG_POSITIONS, FLAG_POST_NORMS, FLAG_QK_NORM, FLAG_ROPE_INTER,
-    FLAG_TOKEN_TYPES, FLAG_WINDOW, ImageHeader, Matrix as Stored,
+    FLAG_GATE_GELU, FLAG_GELU_TANH, FLAG_KINDS, FLAG_LAYER_NORM, FLAG_LOCAL_ROPE, FLAG_LOGIT_CAP,
+    FLAG_PLAIN_FFN, FLAG_POOL_FIRST, FLAG_POOL_PLAIN, FLAG_POSITIONS, FLAG_POST_NORMS, FLAG_PRE_NORM,
+    FLAG_QK_NORM, FLAG_ROPE_INTER, FLAG_STEM, FLAG_STEM2, FLAG_TOKEN_TYPES, FLAG_WINDOW, ImageHeader,
+    Matrix as Stored,
 };
 use isa::kinds::LayerKinds;
 use isa::npu::Format;
@@ -25,7 +26,8 @@ pub enum ModelError {
 }
 
 /// What the lists of this library compute; an image with any other flag is refused, never run without it.
-pub const FLAGS: u64 = FLAG_BIAS | FLAG_ROPE_INTER | FLAG_KINDS | ENCODER | POOLING | DECODER;
+pub const FLAGS: u64 =
+    FLAG_BIAS | FLAG_ROPE_INTER | FLAG_KINDS | ENCODER | POOLING | DECODER | STEM | STEM_MAY;
 
 /// What makes an encoder; computed together or not at all.
 const ENCODER: u64 = FLAG_ENCODER
@@ -37,6 +39,16 @@ const ENCODER: u64 = FLAG_ENCODER
     | FLAG_EMBED_NORM;
 /// What an encoder may have.
 const POOLING: u64 = FLAG_POOL_FIRST | FLAG_POOL_PLAIN;
+/// The same of an encoder of images or sound.
+const STEM: u64 = FLAG_ENCODER
+    | FLAG_LAYER_NORM
+    | FLAG_PLAIN_FFN
+    | FLAG_DENSE_BIAS
+    | FLAG_POSITIONS
+    | FLAG_PRE_NORM
+    | FLAG_STEM;
+/// What such an encoder may have besides.
+const STEM_MAY: u64 = FLAG_GELU_TANH | FLAG_STEM2;
 /// What a decoder may have and an encoder may not.
 const DECODER: u64 = FLAG_QK_NORM
     | FLAG_EMBED_SCALE
@@ -62,6 +74,12 @@ pub struct Matrix {
     pub stored: Stored,
     /// Rows a tile must be a multiple of, the last excepted.
     pub row_step: u64,
+}
+
+/// Columns of one KV head's share of QKV: of an encoder of images or sound padded to whole panels.
+pub(crate) const fn group_cols(h: &ImageHeader) -> u64 {
+    let cols = (h.heads / h.kv_heads + 2) * h.head_dim;
+    if h.flags & FLAG_STEM == 0 { cols } else { cols.div_ceil(h.panel) * h.panel }
 }
 
 /// A checked image header, and the matrices of one kind of layers: the first unless [`Model::of_kind`] chose another.
@@ -114,9 +132,12 @@ impl Model {
         if h.flags & !FLAGS != 0 {
             return Err(ModelError::Unknown(h.flags & !FLAGS));
         }
-        let encoder = h.flags & ENCODER;
-        if encoder != 0 && encoder != ENCODER {
+        let encoder = h.flags & (ENCODER | STEM | STEM_MAY);
+        if encoder != 0 && encoder != ENCODER && encoder & !STEM_MAY != STEM {
             return Err(ModelError::Unknown(encoder));
+        }
+        if h.flags & FLAG_STEM != 0 && Self::bad_stem(&h) {
+            return Err(ModelError::BadShape);
         }
         if encoder != 0 && h.flags & DECODER != 0 {
             return Err(ModelError::Unknown(h.flags & DECODER));
@@ -202,15 +223,28 @@ impl Model {
             Some(Layer { kind, offset, bytes })
         })
     }
+    /// Whether the stem's rows cannot be loaded, or its matrices are no plain fp16.
+    fn bad_stem(h: &ImageHeader) -> bool {
+        let second = h.flags & FLAG_STEM2 != 0;
+        let plain = Stored::symmetric(h.panel, Format::Fp16, 0).code();
+        h.input_cols == 0
+            || !h.input_cols.is_multiple_of(16)
+            || !h.input_stride.is_multiple_of(16)
+            || h.input_stride == 0
+            || h.position_count == 0
+            || h.stem_as != plain
+            || (second && h.stem2_as != plain)
+    }
+
     /// Query heads of one KV head.
     #[must_use]
     pub const fn group(&self) -> u64 {
         self.h.heads / self.h.kv_heads
     }
-    /// Columns of one KV head's share of QKV.
+    /// Columns of one KV head's share of QKV, up to whole panels.
     #[must_use]
     pub const fn group_cols(&self) -> u64 {
-        (self.group() + 2) * self.h.head_dim
+        group_cols(&self.h)
     }
     /// Width of the attention output.
     #[must_use]
@@ -282,6 +316,40 @@ impl Model {
     #[must_use]
     pub const fn encoder(&self) -> bool {
         self.h.flags & FLAG_ENCODER != 0
+    }
+    /// Whether an encoder's rows come from an input in memory instead of tokens; its norms are before its sums.
+    #[must_use]
+    pub const fn stem(&self) -> bool {
+        self.h.flags & FLAG_STEM != 0
+    }
+    /// Whether the stem has a second matrix, and GELU behind both.
+    #[must_use]
+    pub const fn second_stem(&self) -> bool {
+        self.h.flags & FLAG_STEM2 != 0
+    }
+    /// Whether a plain feed-forward layer's GELU is the tanh form.
+    #[must_use]
+    pub const fn gelu_tanh(&self) -> bool {
+        self.h.flags & FLAG_GELU_TANH != 0
+    }
+    /// The stem's matrices, fp16; the second only where there is one.
+    #[must_use]
+    pub fn stems(&self) -> [Matrix; 2] {
+        let stored = Stored::symmetric(self.h.panel, Format::Fp16, 0);
+        let panels = self.h.hidden / self.h.panel;
+        [(self.h.stem, self.h.input_cols), (self.h.stem2, 3 * self.h.hidden)].map(|(offset, k)| Matrix {
+            offset,
+            k,
+            panels,
+            stored,
+            row_step: 16,
+        })
+    }
+    /// The same model with fp16 activations, as the stem computes.
+    #[must_use]
+    pub const fn in_halves(&self) -> Self {
+        let h = ImageHeader { act_format: Format::Fp16 as u64, ..self.h };
+        Self { h, block: 0, sums: false, ..*self }
     }
     /// Whether RoPE rotates neighbours.
     #[must_use]

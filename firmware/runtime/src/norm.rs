@@ -205,7 +205,9 @@ fn spilled_norm<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
             if i == 0 { &[(sem::row_full(b), 1), (sem::NORM_FULL, 1)] } else { &[(sem::row_full(b), 1)] };
         let done: &[Sem] =
             if last { &[(sem::out_full(b), 1), (sem::NORM_FREE, 1)] } else { &[(sem::out_full(b), 1)] };
-        if m.encoder() {
+        if m.stem() {
+            e.push(both, done, cx.tag, encoder::layernorm_to(cx, rows, buffer, result));
+        } else if m.encoder() {
             e.push(both, &[], cx.tag, encoder::layernorm(cx, rows, buffer));
             e.push(&[], done, cx.tag, encoder::narrow(cx, rows, buffer, (result, hidden * 2)));
             // The normed rows are what the sums go on with; the copy to the cores follows on the same channel.
@@ -225,7 +227,7 @@ fn spilled_norm<S: Sink>(e: &mut Emitter<S>, cx: &Context) {
         // X_ALL said that every core has stored its last output, so nobody reads the inputs any more.
         let tell: &[Sem] =
             if last { &[(sem::row_free(b), 1), (sem::A_ALL, 1)] } else { &[(sem::row_free(b), 1)] };
-        let computed: &[Sem] = if m.encoder() { &[] } else { &[(sem::out_full(b), 1)] };
+        let computed: &[Sem] = if m.encoder() && !m.stem() { &[] } else { &[(sem::out_full(b), 1)] };
         e.push(computed, tell, cx.tag, Command::dma(send));
         r += rows;
         i += 1;

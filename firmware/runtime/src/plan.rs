@@ -211,7 +211,22 @@ impl Plan {
         p.finish(caps, model, &mut b, least)
     }
 
+    /// The plan for chunks of `rows` rows of a long encoder: spilled, with two buffers for heads and for blocks of
+    /// keys, and at least an eighth of the scratchpad for weights if `roomy`.
+    #[must_use]
+    pub fn long(caps: &Caps, model: &Model, rows: u64, roomy: bool) -> Option<Self> {
+        if !Self::panel_fits(caps, model, rows) {
+            return None;
+        }
+        let least = if roomy { caps.spm / 8 } else { 0 };
+        Self::in_memory(caps, model, rows, true).filter(|p| p.slot_bytes * p.slot_count >= least)
+    }
+
     fn spilled(caps: &Caps, model: &Model, rows: u64) -> Option<Self> {
+        Self::in_memory(caps, model, rows, false)
+    }
+
+    fn in_memory(caps: &Caps, model: &Model, rows: u64, long: bool) -> Option<Self> {
         let mut b = Bump { at: 0 };
         let mut p = Self::constants(model, caps, rows, &mut b);
         let panel = model.h.panel;
@@ -219,7 +234,9 @@ impl Plan {
         // Two chunks of the hidden layer lie over the input; each has at least one step of the down matrix's rows.
         let step = model.down_step().max(panel);
         p.chunk_cols = (p.a_stride / 4 / step * step).clamp(step, model.h.ffn.div_ceil(step) * step);
-        p.a = b.take((rows * p.a_stride).max(2 * rows * p.chunk_cols * 2));
+        // A stem's rows are longer, and fewer at a time.
+        let least = if long && model.stem() { model.stems().map(|m| m.k * 2) } else { [0; 2] };
+        p.a = b.take((rows * p.a_stride).max(2 * rows * p.chunk_cols * 2).max(least[0]).max(least[1]));
         p.a2 = p.a;
         p.chunk = [p.a, p.a + rows * p.chunk_cols * 2];
         if model.by_row() && !crate::quant::fits(model, &p, rows) {
@@ -233,10 +250,14 @@ impl Plan {
         p.chunk_panels = (caps.acc / (rows * panel * 4)).clamp(1, 16);
         // One region, three uses that never overlap in time: attention, dense tiles, row-wise passes.
         let base = b.at;
-        p.kv_buffers = 1;
+        p.kv_buffers = 1 + u64::from(long);
         p.qkv_stride = (rows * model.group_cols() * 2).div_ceil(64) * 64;
-        p.qkv = b.take(p.qkv_stride * model.h.kv_heads.div_ceil(caps.cores));
+        let heads = model.h.kv_heads.div_ceil(caps.cores);
+        p.qkv = b.take(p.qkv_stride * if long { heads.min(2) } else { heads });
         p.kv = [b.take(p.block * model.h.head_dim * 4); 2];
+        if long {
+            p.kv[1] = b.take(p.block * model.h.head_dim * 4);
+        }
         p.probs = b.take(p.att_rows * p.block * 2);
         let mut dense = Bump { at: base };
         let tile = rows * panel * 4;

@@ -14,6 +14,7 @@ use crate::emit::{Emitter, R_ARENA, R_ATTENTION, R_BULK, R_GAIN, R_IMAGE, R_KV, 
 use crate::encoder;
 use crate::head::{self, Pieces};
 use crate::layer::layer;
+use crate::long::Long;
 use crate::model::Model;
 use crate::norm::{embed, embedding_row, granule, linear};
 use crate::pages::Pages;
@@ -60,12 +61,16 @@ pub struct Context<'a> {
     pub pages: Option<&'a Pages>,
     /// Offset in bulk memory of the spilled residual stream.
     pub x_offset: u64,
-    /// Offset in bulk memory of the spilled hidden layer.
+    /// Region of the spilled hidden layer.
+    pub h_region: u64,
+    /// Offset in that region of the spilled hidden layer.
     pub h_offset: u64,
-    /// Offset in bulk memory of its int8 form.
+    /// Offset in that region of its int8 form.
     pub h8_offset: u64,
     /// Offset in bulk memory of spilled outputs that are normed before they join the residual stream.
     pub output_offset: u64,
+    /// Row of the whole input that is row 0 here (long encoders).
+    pub first: u64,
     /// Offset in bulk memory of the logits.
     pub logits_offset: u64,
     /// Offset in the arena of this core's result record.
@@ -162,11 +167,11 @@ impl Step {
 
 /// What does not change from shape to shape.
 #[derive(Clone, Copy, Debug)]
-struct Base {
-    caps: Caps,
-    model: Model,
-    places: Places,
-    kv_layer: u64,
+pub(crate) struct Base {
+    pub(crate) caps: Caps,
+    pub(crate) model: Model,
+    pub(crate) places: Places,
+    pub(crate) kv_layer: u64,
     pages: Option<Pages>,
     x_offset: u64,
     logits_offset: u64,
@@ -182,6 +187,8 @@ pub struct Program {
     chunk: u64,
     /// First free arena entry after the decode lists.
     free: u64,
+    /// Lists of an encoder's rows that do not fit a pass; no rows: none are written.
+    long: Long,
 }
 
 /// Entries before the lists: a ring and a result record a core.
@@ -228,6 +235,9 @@ impl Program {
     pub fn new<S: Sink>(caps: Caps, header: Model, places: Places, sink: &mut S) -> Result<Self, Unfit> {
         let model = header;
         let h: &ImageHeader = &model.h;
+        if model.stem() {
+            return Self::of_rows(caps, model, places, sink);
+        }
         let decode = Plan::new(&caps, &model, 1).ok_or(Unfit::Scratchpad)?;
         let mut rows = places.chunk;
         // Fewer rows at a time until a plan fits.
@@ -255,6 +265,7 @@ impl Program {
             prefill: Shape { plan: prefill, ..Shape::default() },
             chunk: prefill.rows,
             free: pages.as_ref().map_or(RESERVED_ENTRIES, Pages::tables_end),
+            long: Long::default(),
         };
         if program.free > base.draw_list(0) {
             return Err(Unfit::Arena);
@@ -283,6 +294,74 @@ impl Program {
             Some(pages) => pages.hold(positions, sink).map_err(|_| Unfit::Pages),
             None => Ok(()),
         }
+    }
+
+    /// The program of an encoder of images or sound: its lists are written for as many rows as a chunk may have.
+    fn of_rows<S: Sink>(caps: Caps, model: Model, places: Places, sink: &mut S) -> Result<Self, Unfit> {
+        let h = &model.h;
+        let kv_layer = cache::layer_bytes(h.kv_heads, h.head_dim, places.positions, places.kv_bits);
+        let base = Base { caps, model, places, kv_layer, pages: None, x_offset: 0, logits_offset: 0 };
+        let rows = places.chunk.min(h.position_count);
+        let mut program = Self {
+            base,
+            decode: Shape::default(),
+            prefill: Shape::default(),
+            chunk: rows,
+            free: RESERVED_ENTRIES,
+            long: Long::default(),
+        };
+        program.write_long(rows, &mut |_| 0, sink)?;
+        Ok(program)
+    }
+
+    /// Writes the lists of an encoder's `rows` rows in chunks, in place of those of a pass.
+    fn write_long<S: Sink>(
+        &mut self,
+        rows: u64,
+        tokens: &mut dyn FnMut(u64) -> u64,
+        sink: &mut S,
+    ) -> Result<(), Unfit> {
+        let base = &mut self.base;
+        let stem = base.model.stem();
+        let free = if stem { base.kv_layer } else { base.logits_offset + base.model.h.hidden * 4 };
+        self.long = Long::new(base, rows, free, base.logits_offset)?;
+        self.long.write(base, (self.free, base.draw_list(0)), tokens, sink)?;
+        base.logits_offset = self.long.result();
+        let shape = Shape { plan: self.long.plan, ..Shape::default() };
+        if stem {
+            self.decode = shape;
+        }
+        self.prefill = Shape { plan: Plan { rows: 0, ..shape.plan }, ..shape };
+        Ok(())
+    }
+
+    /// The lists in chunks, where one pass does not do; those of an image do for another.
+    fn prepare_long<S: Sink>(
+        &mut self,
+        step: &Step,
+        tokens: &mut dyn FnMut(u64) -> u64,
+        sink: &mut S,
+    ) -> Option<Result<[u64; MAX_CORES], Unfit>> {
+        let stem = self.base.model.stem();
+        if !self.base.model.encoder() || (!stem && self.next_rows(step.rows) == step.rows) {
+            return None;
+        }
+        if stem && self.long.rows == step.rows {
+            return Some(Ok(self.long.tops()));
+        }
+        Some(self.write_long(step.rows, tokens, sink).map(|()| self.long.tops()))
+    }
+
+    /// Byte offset in bulk memory of an image's or a sound's input rows.
+    #[must_use]
+    pub fn input_offset(&self) -> u64 {
+        self.long.input()
+    }
+
+    /// The chunks of the last encoder's input that did not fit a pass.
+    #[must_use]
+    pub fn long(&self) -> &Long {
+        &self.long
     }
 
     /// Rows of the largest prefill chunk.
@@ -333,6 +412,9 @@ impl Program {
         tokens: &mut dyn FnMut(u64) -> u64,
         sink: &mut S,
     ) -> Result<[u64; MAX_CORES], Unfit> {
+        if let Some(done) = self.prepare_long(step, tokens, sink) {
+            return done;
+        }
         self.hold(step.start + step.rows, sink)?;
         let base = &self.base;
         let shape = if step.rows == 1 { &mut self.decode } else { &mut self.prefill };
@@ -363,6 +445,8 @@ impl Base {
             kv_bits: self.places.kv_bits,
             pages: self.pages.as_ref(),
             x_offset: self.x_offset,
+            h_region: R_BULK,
+            first: 0,
             h_offset: self.x_offset + shape.plan.rows * self.model.h.hidden * 4,
             h8_offset: self.x_offset + shape.plan.rows * (self.model.h.hidden * 4 + self.model.h.ffn * 2),
             output_offset: self.x_offset + shape.plan.rows * (self.model.h.hidden * 4 + self.model.h.ffn * 3),
@@ -463,15 +547,18 @@ impl Base {
         Ok(())
     }
 
-    /// Points an encoder's norm at its weights: those of the layer `before` it, by its offset, or of the embedding.
-    fn set_norm<S: Sink>(&self, e: &mut Emitter<S>, before: Option<u64>) {
+    /// Points an encoder's norm before its `own` layer (by offset; none: behind the last) at its weights: those of the
+    /// layer `before` it or of the embedding, or, where norms come first, the layer's own and one more behind the last.
+    pub(crate) fn set_norm<S: Sink>(&self, e: &mut Emitter<S>, before: Option<u64>, own: Option<u64>) {
         let (h, image) = (&self.model.h, self.places.image);
         if !self.model.encoder() {
             return;
         }
-        let (gain, shift) = match before {
-            None => (h.embed_norm, h.embed_norm + h.hidden * 4),
-            Some(layer) => (layer + h.norm2, layer + h.norm2_bias),
+        let (gain, shift) = match (before, own) {
+            (_, None) if self.model.stem() => (h.final_norm, h.final_norm + h.hidden * 4),
+            (_, Some(own)) if self.model.stem() => (own + h.norm1, own + h.norm1_bias),
+            (None, _) => (h.embed_norm, h.embed_norm + h.hidden * 4),
+            (Some(layer), _) => (layer + h.norm2, layer + h.norm2_bias),
         };
         e.set_region(R_GAIN, image + gain, h.hidden * 4);
         e.set_region(R_SHIFT, image + shift, h.hidden * 4);
@@ -507,7 +594,7 @@ impl Base {
             let (kv, limit) =
                 self.pages.as_ref().map_or((self.places.bulk.0, self.kv_layer), |p| p.region(l));
             e.set_region(R_KV, kv, limit);
-            self.set_norm(&mut e, before);
+            self.set_norm(&mut e, before, Some(layer.offset));
             before = Some(layer.offset);
             if self.model.windows() {
                 let lists = cx.attention_list(self.model.windowed(l), 0) * 32;
@@ -516,7 +603,7 @@ impl Base {
             }
             e.call(R_ARENA, shape.layer[i][layer.kind] * 32);
         }
-        self.set_norm(&mut e, before);
+        self.set_norm(&mut e, before, None);
         if step.sample {
             e.call(R_ARENA, shape.head[i] * 32);
             if step.draws() {

@@ -6,7 +6,7 @@
 
 use isa::npu::{Command, Dma};
 
-use crate::emit::{Emitter, R_BULK, Sem, Sink};
+use crate::emit::{Emitter, Sem, Sink};
 use crate::model::Model;
 use crate::norm::{everyone, granule, linear, quantise_rows};
 use crate::plan::{Plan, share};
@@ -66,7 +66,7 @@ fn step<S: Sink>(
         mst2: p.rows * panel * element / 16,
         sst1: granule(stride),
         sst2: granule(panel * element),
-        ..linear(dir, ch, R_BULK, offset + r * panel * element, at, 16)
+        ..linear(dir, ch, cx.h_region, offset + r * panel * element, at, 16)
     };
     let acquire = [(sem::row_free(b), 1), if first { (sem::H_ALL, n) } else { (0, 0) }];
     let load = transfer(0, cx.caps.misc_channel(), 2, cx.h_offset);

@@ -59,6 +59,9 @@ pub const fn logits_free(i: u64) -> u64 {
     34 + i
 }
 
+/// A buffer of queries, keys and values has been read for the last time (long encoders).
+pub const HEAD_FREE: u64 = 23;
+
 /// The GEMM input is quantised.
 pub const QUANTISED: u64 = 22;
 

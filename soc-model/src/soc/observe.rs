@@ -257,7 +257,7 @@ impl Observer {
     /// A command ended: its active part is the slice, everything else of its engine's time is in the arguments.
     pub(super) fn executed(&mut self, core: usize, engine: usize, x: &Executed<'_>) {
         let Some(track) = self.cores[core].engines[engine] else { return };
-        let name = self.operation(x.issued.mark, x.issued.command.header.tag);
+        let name = self.operation(x.issued.mark % isa::tags::MARK_LAYERS, x.issued.command.header.tag);
         let f = self.fixed;
         let mut a = Arguments::default().with(f.cycles, x.active).with(f.command, x.issued.index);
         for (cause, cycles) in x.waits {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use traces::model_file::ModelFile;
 use traces::tokenizer::Tokenizer;
-use traces::workload::{ModelSpec, QuantScheme, load_model};
+use traces::workload::{ModelSpec, QuantScheme, Stem, load_model};
 
 use super::Args;
 use crate::error::CliError;
@@ -36,6 +36,7 @@ impl Args {
     pub(super) fn workload(&self) -> Result<Workload, CliError> {
         let file = if ModelFile::is_one(&self.model) { Some(ModelFile::open(&self.model)?) } else { None };
         let Some(file) = file else {
+            self.needs_text(&load_model(&self.model)?)?;
             let asked = [("--prompt", self.prompt.is_some()), ("--logits-of", self.logits_of.is_some())];
             if let Some((option, _)) = asked.into_iter().find(|(_, given)| *given) {
                 if Path::new(&self.model).is_dir() {
@@ -77,6 +78,24 @@ impl Args {
         if model.extras.encoder.is_some() { 0 } else { self.decode.unwrap_or(DEFAULT_DECODE) }
     }
 
+    /// Refuses text for an encoder of images or sound.
+    fn needs_text(&self, model: &ModelSpec) -> Result<(), CliError> {
+        let what = match model.extras.stem {
+            Some(Stem::Patches { .. }) => "images",
+            Some(Stem::Frames { .. }) => "sound",
+            None => return Ok(()),
+        };
+        let asked = [("--prompt", self.prompt.is_some()), ("--logits-of", self.logits_of.is_some())];
+        match asked.into_iter().find(|(_, given)| *given) {
+            Some((option, _)) => Err(CliError::input(format!(
+                "{option}: `{}` encodes {what}, no text\n  help: leave it out for a run without values; --prefill N has N of \
+                 its {} rows",
+                model.name, model.max_position
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses what an encoder cannot be asked.
     fn suits(&self, model: &ModelSpec) -> Result<(), CliError> {
         let asked = [
@@ -100,15 +119,10 @@ impl Args {
     fn shapes(&self, model: ModelSpec, quant: Option<QuantScheme>) -> Result<Workload, CliError> {
         self.suits(&model)?;
         let decode = self.makes(&model);
-        let work = Workload {
-            model,
-            quant,
-            text: None,
-            ids: None,
-            prefill: self.prefill.unwrap_or(DEFAULT_PREFILL),
-            decode,
-            context: self.context,
-        };
+        // An image or a sound is all there unless somebody wants less of it.
+        let rows = if model.extras.stem.is_some() { model.max_position } else { DEFAULT_PREFILL };
+        let prefill = self.prefill.unwrap_or(rows);
+        let work = Workload { model, quant, text: None, ids: None, prefill, decode, context: self.context };
         let Some(path) = &self.tokens_from else { return Ok(work) };
         let recorded = ids::recorded(path, work.model.vocab)?;
         Ok(Workload {

@@ -50,6 +50,12 @@ pub(super) fn stored(tensor: Tensor, layer: u32, spec: &ModelSpec) -> Stored {
         Tensor::UpBias => "ffn_up.bias",
         Tensor::Down => "ffn_down.weight",
         Tensor::DownBias => "ffn_down.bias",
+        Tensor::FinalNormBias
+        | Tensor::Stem
+        | Tensor::StemBias
+        | Tensor::Stem2
+        | Tensor::Stem2Bias
+        | Tensor::ClassToken => unreachable!("no text model has {tensor:?}"),
     };
     let (q, kv, ffn) = (spec.q_width(), spec.kv_width(), u64::from(spec.ffn));
     let fused = match tensor {

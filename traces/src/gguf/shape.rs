@@ -255,6 +255,7 @@ impl Keys<'_> {
                     ..Extras::default()
                 }
             }
+            Family::Vit | Family::Siglip | Family::Whisper => Extras::default(),
             Family::Bert => {
                 let token_types = self.contents.tensors.get("token_types.weight");
                 let rows = token_types.and_then(|t| t.dims.get(1)).copied().unwrap_or(1);

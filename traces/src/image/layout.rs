@@ -8,7 +8,7 @@ use isa::npu::Format;
 
 use super::rope::{inverse_frequencies, local_frequencies};
 use crate::workload::{
-    Body, ModelSpec, QuantScheme, RopeLayout, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem,
+    Body, ModelSpec, QuantScheme, RopeLayout, Stem, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem,
 };
 
 /// Tensors start at multiples of this many bytes.
@@ -108,11 +108,41 @@ impl Places {
     }
 }
 
+/// Heads of an encoder of images or sound are padded to multiples of this.
+const HEAD: u32 = 16;
+
+/// The model as its image stores it: of images and sound, heads and hidden layer are padded with zeros, which change no
+/// value; scores keep the factor of the unpadded head.
+#[must_use]
+pub fn stored_spec(spec: &ModelSpec) -> ModelSpec {
+    let mut stored = spec.clone();
+    if spec.extras.stem.is_some() {
+        let scale = 1.0 / f64::from(spec.head_dim).sqrt();
+        stored.extras.attention_scale = Some(spec.extras.attention_scale.unwrap_or(scale));
+        stored.head_dim = spec.head_dim.div_ceil(HEAD) * HEAD;
+        let panel = stem_panel(spec);
+        stored.ffn = spec.ffn.div_ceil(panel) * panel;
+    }
+    stored
+}
+
+/// Widest panel that divides the width of such a model.
+const fn stem_panel(spec: &ModelSpec) -> u32 {
+    match spec.hidden {
+        n if n.is_multiple_of(64) => 64,
+        n if n.is_multiple_of(32) => 32,
+        _ => 16,
+    }
+}
+
 /// Widest panel that divides every matrix's columns.
 ///
 /// A vocabulary that is no multiple of 16 is refused rather than padded: a padded column would need logits that
 /// can never win, and no model of the supported families has one.
 fn panel(spec: &ModelSpec) -> Result<u64, WorkloadError> {
+    if spec.extras.stem.is_some() && spec.hidden.is_multiple_of(16) {
+        return Ok(stem_panel(spec).into());
+    }
     let group_cols = u64::from(spec.heads / spec.kv_heads + 2) * u64::from(spec.head_dim);
     let columns = [
         ("hidden_size", u64::from(spec.hidden)),
@@ -133,6 +163,11 @@ fn panel(spec: &ModelSpec) -> Result<u64, WorkloadError> {
             && group_cols % panel == 0
     };
     Ok([64, 32].into_iter().find(fits).unwrap_or(16))
+}
+
+/// Columns of a KV head's queries, key and value: whole panels; only encoders of images and sound have other widths.
+const fn group_cols(h: &ImageHeader) -> u64 {
+    ((h.heads / h.kv_heads + 2) * h.head_dim).div_ceil(h.panel) * h.panel
 }
 
 /// Whether values can be stored apart from queries and keys: no panel has columns of both.
@@ -173,6 +208,8 @@ impl ImageLayout {
     /// If the model's sizes are no multiples of 16 or the scheme's group is none the NPU has.
     pub fn new(spec: &ModelSpec, scheme: &QuantScheme) -> Result<Self, WorkloadError> {
         spec.check(&spec.name)?;
+        let stored = stored_spec(spec);
+        let spec = &stored;
         let inv_freq = inverse_frequencies(spec);
         let panel = panel(spec)?;
         let bodies =
@@ -183,7 +220,7 @@ impl ImageLayout {
             group => stored_as(panel, WeightQuant::Grouped { format: scheme.activation, group })?.grp,
         };
         let x = &spec.extras;
-        let decoder = x.encoder.is_none();
+        let (decoder, text) = (x.encoder.is_none(), x.stem.is_none());
         let mut h = ImageHeader {
             magic: image::MAGIC,
             version: image::VERSION,
@@ -222,10 +259,13 @@ impl ImageLayout {
         h.inv_freq = at.place("inv_freq", h.head_dim * 2);
         h.inv_freq_local = at.if_any("inv_freq_local", !inv_freq_local.is_empty(), h.head_dim * 2);
         h.embed_stride = (h.hidden * 2).div_ceil(ALIGN) * ALIGN;
-        h.embed = at.place("embed", h.embed_stride * h.vocab);
+        h.embed = at.if_any("embed", text, h.embed_stride * h.vocab);
         h.positions = at.place("positions", h.embed_stride * h.position_count);
         h.token_types = at.place("token_types", h.embed_stride * h.token_type_count);
-        h.embed_norm = at.if_any("embed_norm", !decoder, h.hidden * 8);
+        h.embed_norm = at.if_any("embed_norm", !decoder && text, h.hidden * 8);
+        if let Some(stem) = x.stem {
+            Self::stem(&mut h, stem, &mut at);
+        }
         let kind_of: Vec<u8> =
             (0..spec.layers).map(|l| u8::try_from(scheme.kind_of(l)).unwrap_or(u8::MAX)).collect();
         let mut kinds = Vec::new();
@@ -240,16 +280,35 @@ impl ImageLayout {
         if !tabled {
             plain(&mut h, &kinds[0]);
         }
-        h.final_norm = at.if_any("final_norm", decoder, h.hidden * 4);
+        let final_norm = if text { h.hidden * 4 } else { h.hidden * 8 };
+        h.final_norm = at.if_any("final_norm", decoder || !text, final_norm);
         h.head = at.if_any("head", decoder, head.bytes(h.hidden, h.vocab));
         h.bytes = at.at;
         Ok(Self { tensors: at.taken, header: h, inv_freq, inv_freq_local, kinds, kind_of })
     }
 
+    /// Places of a stem's tensors.
+    fn stem(h: &mut ImageHeader, stem: Stem, at: &mut Places) {
+        let plain = Matrix::symmetric(h.panel, Format::Fp16, 0);
+        let frames = matches!(stem, Stem::Frames { .. });
+        h.input_cols = stem.values().div_ceil(16) * 16;
+        h.input_stride = match stem {
+            Stem::Patches { .. } => h.input_cols * 2,
+            // Each row starts a frame behind the one before.
+            Stem::Frames { bins } => u64::from(bins) * 2,
+        };
+        h.stem = at.place("stem", plain.bytes(h.input_cols, h.hidden));
+        h.stem_as = plain.code();
+        h.stem_bias = at.if_any("stem_bias", frames, h.hidden * 4);
+        h.stem2 = at.if_any("stem2", frames, plain.bytes(3 * h.hidden, h.hidden));
+        h.stem2_as = plain.code();
+        h.stem2_bias = at.if_any("stem2_bias", frames, h.hidden * 4);
+    }
+
     /// Places of a layer's vectors: the same in every kind.
     fn vectors(h: &mut ImageHeader, spec: &ModelSpec) -> Places {
         let (encoder, post) = (spec.extras.encoder.is_some(), spec.extras.post_norms);
-        let group_cols = (h.heads / h.kv_heads + 2) * h.head_dim;
+        let group_cols = group_cols(h);
         let mut layer = Places::new();
         h.norm1 = layer.place("norm1", h.hidden * 4);
         h.norm2 = layer.place("norm2", h.hidden * 4);
@@ -271,7 +330,7 @@ impl ImageLayout {
         let apart = u64::from(body[0] != body[1]);
         let gate = if h.flags & image::FLAG_ENCODER == 0 { ffn } else { 0 };
         let sizes = [
-            ("qkv", hidden, att + (2 - apart) * h.kv_heads * h.head_dim),
+            ("qkv", hidden, h.kv_heads * (group_cols(h) - apart * h.head_dim)),
             ("value", hidden, apart * h.kv_heads * h.head_dim),
             ("out", att, hidden),
             ("gate", hidden, gate),
@@ -339,7 +398,7 @@ impl ImageLayout {
 
 fn flags(spec: &ModelSpec) -> u64 {
     let x = &spec.extras;
-    let encoder = x.encoder.is_some();
+    let (encoder, stem) = (x.encoder.is_some(), x.stem.is_some());
     let local = x.window.is_some_and(|w| w.local_theta.is_some());
     [
         (spec.qkv_bias, image::FLAG_BIAS),
@@ -357,8 +416,11 @@ fn flags(spec: &ModelSpec) -> u64 {
         (encoder, image::FLAG_PLAIN_FFN),
         (encoder, image::FLAG_DENSE_BIAS),
         (encoder, image::FLAG_POSITIONS),
-        (encoder, image::FLAG_TOKEN_TYPES),
-        (encoder, image::FLAG_EMBED_NORM),
+        (encoder && !stem, image::FLAG_TOKEN_TYPES),
+        (encoder && !stem, image::FLAG_EMBED_NORM),
+        (stem, image::FLAG_PRE_NORM | image::FLAG_STEM),
+        (x.gelu_tanh, image::FLAG_GELU_TANH),
+        (matches!(x.stem, Some(Stem::Frames { .. })), image::FLAG_STEM2),
         (encoder && x.pooling.first, image::FLAG_POOL_FIRST),
         (encoder && x.pooling.as_it_is, image::FLAG_POOL_PLAIN),
     ]
@@ -380,7 +442,8 @@ mod tests {
     fn every_preset_and_scheme_has_a_layout_of_its_weights_size() {
         for name in model_names() {
             let spec = model_preset(name).expect("preset").spec;
-            for scheme in QuantScheme::ALL {
+            // Images and sound have no head and are padded: below.
+            for scheme in QuantScheme::ALL.into_iter().filter(|_| spec.extras.stem.is_none()) {
                 let layout = ImageLayout::new(&spec, &scheme).expect(name);
                 let h = &layout.header;
                 assert_eq!(layout.tensors.iter().map(|t| t.bytes).sum::<u64>(), layout.bytes());
@@ -400,6 +463,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn heads_and_hidden_layers_of_images_are_padded_to_whole_panels() {
+        let spec = model_preset("siglip-so400m").expect("preset").spec;
+        let layout = ImageLayout::new(&spec, &QuantScheme::named("fp16").expect("scheme")).expect("layout");
+        let h = &layout.header;
+        assert_eq!((h.panel, h.head_dim, h.ffn, h.input_cols, h.input_stride), (64, 80, 4352, 592, 1184));
+        assert_eq!(f32::from_bits(u32::try_from(h.att_scale).expect("fp32")), 1.0 / 72f32.sqrt());
+        assert_eq!(layout.tensors.iter().map(|t| t.bytes).sum::<u64>(), layout.bytes());
+        let bytes = |name: &str| layout.tensors.iter().find(|t| t.name == name).expect(name).bytes;
+        // Three heads of 80 columns take four panels.
+        assert_eq!(bytes("qkv"), 27 * 1152 * 16 * 256 * 2);
+        assert_eq!((bytes("embed"), bytes("gate"), bytes("head")), (0, 0, 0));
+        let whisper = model_preset("whisper-small-encoder").expect("preset").spec;
+        let layout = ImageLayout::new(&whisper, &QuantScheme::ALL[0]).expect("layout");
+        let h = &layout.header;
+        assert_eq!((h.input_cols, h.input_stride, h.head_dim, h.ffn), (240, 160, 64, 3072));
     }
 
     #[test]

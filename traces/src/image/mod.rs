@@ -10,6 +10,6 @@ mod rope;
 mod weights;
 
 pub use codes::Coded;
-pub use layout::{ImageLayout, TensorBytes, values_apart};
+pub use layout::{ImageLayout, TensorBytes, stored_spec, values_apart};
 pub use rope::{inverse_frequencies, local_frequencies};
 pub use weights::{RandomTensors, Tensor, TensorSource, build_image, fill_image, random_tensors, tensors_of};

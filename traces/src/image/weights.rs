@@ -11,8 +11,10 @@ use isa::npu::Format;
 use sim_kernel::Stream;
 
 use super::codes::{Coded, pack_codes};
-use super::layout::{ImageLayout, stored_as};
-use crate::workload::{ModelSpec, QuantScheme, WeightQuant, WorkloadError, WorkloadProblem};
+use super::layout::{ImageLayout, stored_as, stored_spec};
+use crate::workload::{
+    ModelSpec, QuantScheme, Stem, TensorFormat, WeightQuant, WorkloadError, WorkloadProblem,
+};
 
 /// A tensor of a model, in the shape Hugging Face stores it: outputs x inputs, row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +75,19 @@ pub enum Tensor {
     Positions,
     /// Token types.
     TokenTypes,
+    /// Bias of the last norm.
+    FinalNormBias,
+    /// First product of a stem, hidden x values of a row: of patches in the order the host unfolds them, of sound by
+    /// frame, the earliest first.
+    Stem,
+    /// Its bias.
+    StemBias,
+    /// Second product of a stem, hidden x three rows of the first, the earliest first.
+    Stem2,
+    /// Its bias.
+    Stem2Bias,
+    /// Class token.
+    ClassToken,
 }
 
 impl Tensor {
@@ -95,7 +110,13 @@ impl Tensor {
             | Self::OutputBias
             | Self::DownBias
             | Self::EmbedNorm
+            | Self::FinalNormBias
+            | Self::StemBias
+            | Self::Stem2Bias
+            | Self::ClassToken
             | Self::EmbedNormBias => (1, hidden),
+            Self::Stem => (hidden, wide(spec.extras.stem.map_or(0, Stem::values))),
+            Self::Stem2 => (hidden, 3 * hidden),
             Self::UpBias => (1, ffn),
             Self::Positions => (wide(spec.max_position.into()), hidden),
             Self::TokenTypes => (wide(spec.extras.encoder.map_or(0, |e| e.token_types).into()), hidden),
@@ -115,7 +136,7 @@ impl Tensor {
 #[must_use]
 pub fn tensors_of(spec: &ModelSpec) -> Vec<(Tensor, u32)> {
     let x = &spec.extras;
-    let mut out = vec![(Tensor::Embed, 0)];
+    let mut out = if x.stem.is_none() { vec![(Tensor::Embed, 0)] } else { Vec::new() };
     let mut each = vec![
         Tensor::AttnNorm,
         Tensor::FfnNorm,
@@ -127,8 +148,18 @@ pub fn tensors_of(spec: &ModelSpec) -> Vec<(Tensor, u32)> {
         Tensor::Down,
     ];
     if x.encoder.is_some() {
-        let whole = [Tensor::EmbedNorm, Tensor::EmbedNormBias, Tensor::Positions, Tensor::TokenTypes];
-        out.extend(whole.map(|t| (t, 0)));
+        let text = [Tensor::EmbedNorm, Tensor::EmbedNormBias, Tensor::TokenTypes];
+        let patches = [Tensor::Stem, Tensor::StemBias, Tensor::FinalNorm, Tensor::FinalNormBias];
+        match x.stem {
+            None => out.extend(text.map(|t| (t, 0))),
+            Some(_) => out.extend(patches.map(|t| (t, 0))),
+        }
+        match x.stem {
+            Some(Stem::Patches { class: true, .. }) => out.push((Tensor::ClassToken, 0)),
+            Some(Stem::Frames { .. }) => out.extend([(Tensor::Stem2, 0), (Tensor::Stem2Bias, 0)]),
+            _ => {}
+        }
+        out.push((Tensor::Positions, 0));
         each.extend([Tensor::AttnNormBias, Tensor::FfnNormBias]);
         each.extend([Tensor::OutputBias, Tensor::UpBias, Tensor::DownBias]);
     } else {
@@ -203,8 +234,11 @@ impl TensorSource for RandomTensors {
             | Tensor::OutputBias
             | Tensor::UpBias
             | Tensor::DownBias
-            | Tensor::EmbedNormBias => (0.0, 0.5),
-            Tensor::Embed | Tensor::Positions | Tensor::TokenTypes => (0.0, 1.0),
+            | Tensor::EmbedNormBias
+            | Tensor::FinalNormBias
+            | Tensor::StemBias
+            | Tensor::Stem2Bias => (0.0, 0.5),
+            Tensor::ClassToken | Tensor::Embed | Tensor::Positions | Tensor::TokenTypes => (0.0, 1.0),
             // Uniform in +-sqrt(3 / inputs): sums of as many products keep variance one.
             _ => (0.0, (3.0 / cols as f32).sqrt()),
         };
@@ -247,23 +281,42 @@ pub fn fill_image(
     scheme: &QuantScheme,
     source: &mut impl TensorSource,
 ) -> Result<Vec<u8>, WorkloadError> {
+    if spec.extras.stem.is_some() {
+        return fill(layout, &stored_spec(spec), scheme, &mut Padded { source, spec });
+    }
+    fill(layout, spec, scheme, source)
+}
+
+/// The same of a model whose sizes are those the image stores.
+fn fill(
+    layout: &ImageLayout,
+    spec: &ModelSpec,
+    scheme: &QuantScheme,
+    source: &mut impl TensorSource,
+) -> Result<Vec<u8>, WorkloadError> {
     let h = layout.header;
     let mut image = Image { bytes: vec![0; index(h.bytes)], panel: index(h.panel) };
     for (at, bytes) in layout.stored() {
         image.put(at, &bytes);
     }
     let width = index(h.hidden);
-    match source.codes(Tensor::Embed, 0)? {
-        // Row by row, so that the values never stand in memory all at once.
-        Some(coded) if width.is_multiple_of(coded.group) => {
-            for (i, row) in (0..h.vocab).zip(coded.rows(width)) {
-                image.put_fp16(h.embed + i * h.embed_stride, &row);
+    if spec.extras.stem.is_none() {
+        match source.codes(Tensor::Embed, 0)? {
+            // Row by row, so that the values never stand in memory all at once.
+            Some(coded) if width.is_multiple_of(coded.group) => {
+                for (i, row) in (0..h.vocab).zip(coded.rows(width)) {
+                    image.put_fp16(h.embed + i * h.embed_stride, &row);
+                }
             }
+            _ => image.rows(h.embed, h.embed_stride, &values(source, spec, Tensor::Embed, 0)?, width),
         }
-        _ => image.rows(h.embed, h.embed_stride, &values(source, spec, Tensor::Embed, 0)?, width),
     }
     let mut get = |tensor: Tensor, layer: u32| values(source, spec, tensor, layer);
-    if spec.extras.encoder.is_some() {
+    if let Some(stem) = spec.extras.stem {
+        image.put_fp32(h.final_norm, &get(Tensor::FinalNorm, 0)?);
+        image.put_fp32(h.final_norm + h.hidden * 4, &get(Tensor::FinalNormBias, 0)?);
+        image.stem(&h, source, spec, stem)?;
+    } else if spec.extras.encoder.is_some() {
         image.rows(h.positions, h.embed_stride, &get(Tensor::Positions, 0)?, width);
         image.rows(h.token_types, h.embed_stride, &get(Tensor::TokenTypes, 0)?, width);
         image.put_fp32(h.embed_norm, &get(Tensor::EmbedNorm, 0)?);
@@ -280,7 +333,7 @@ pub fn fill_image(
         }
         if spec.qkv_bias {
             let parts = [get(Tensor::QueryBias)?, get(Tensor::KeyBias)?, get(Tensor::ValueBias)?];
-            image.put_fp32(base + h.bias, &by_kv_head(spec, &parts));
+            image.put_fp32(base + h.bias, &image.whole_panels(spec, by_kv_head(spec, &parts), 1));
         }
         let parts = layout.kinds[scheme.kind_of(layer)].parts;
         let qkv: &[Tensor] = &[Tensor::Query, Tensor::Key, Tensor::Value];
@@ -377,6 +430,38 @@ fn quantise(values: &[f32], format: Format, fp16_scale: bool) -> (Vec<i8>, f32) 
     (values.iter().map(code).collect(), scale)
 }
 
+/// Values and zeros behind them.
+fn padded(values: &[f32], len: usize) -> impl Iterator<Item = f32> + use<'_> {
+    values.iter().copied().chain(std::iter::repeat(0.0)).take(len)
+}
+
+/// A model with heads and hidden layer as wide as the image stores them.
+struct Padded<'a, S> {
+    source: &'a mut S,
+    /// The model itself.
+    spec: &'a ModelSpec,
+}
+
+impl<S: TensorSource> TensorSource for Padded<'_, S> {
+    fn values(&mut self, tensor: Tensor, layer: u32) -> Result<Vec<f32>, WorkloadError> {
+        let (spec, stored) = (self.spec, stored_spec(self.spec));
+        let values = values(self.source, spec, tensor, layer)?;
+        let width = |w: u32| index(w.into());
+        let (head, wide) = (width(spec.head_dim), width(stored.head_dim));
+        let (ffn, whole) = (width(spec.ffn), width(stored.ffn));
+        let hidden = width(spec.hidden);
+        // Pieces of the first length become pieces of the second.
+        let (piece, to) = match tensor {
+            Tensor::Query | Tensor::Key | Tensor::Value => (head * hidden, wide * hidden),
+            Tensor::QueryBias | Tensor::KeyBias | Tensor::ValueBias | Tensor::Output => (head, wide),
+            Tensor::Up => (ffn * hidden, whole * hidden),
+            Tensor::UpBias | Tensor::Down => (ffn, whole),
+            _ => return Ok(values),
+        };
+        Ok(values.chunks_exact(piece).flat_map(|v| padded(v, to)).collect())
+    }
+}
+
 struct Image {
     bytes: Vec<u8>,
     panel: usize,
@@ -405,6 +490,57 @@ impl Image {
         }
     }
 
+    /// Columns of QKV by KV head, each head's padded to whole panels.
+    fn whole_panels(&self, spec: &ModelSpec, values: Vec<f32>, k: usize) -> Vec<f32> {
+        let cols = index((spec.heads / spec.kv_heads + 2).into()) * index(spec.head_dim.into());
+        let whole = cols.div_ceil(self.panel) * self.panel;
+        if whole == cols {
+            return values;
+        }
+        values.chunks_exact(cols * k).flat_map(|head| padded(head, whole * k)).collect()
+    }
+
+    /// A stem's matrices and biases, and the rows that are added to it.
+    fn stem(
+        &mut self,
+        h: &ImageHeader,
+        source: &mut impl TensorSource,
+        spec: &ModelSpec,
+        stem: Stem,
+    ) -> Result<(), WorkloadError> {
+        let mut get = |tensor: Tensor| values(source, spec, tensor, 0);
+        let (bias, cols) = (get(Tensor::StemBias)?, index(stem.values()));
+        let first = get(Tensor::Stem)?;
+        let mut positions = get(Tensor::Positions)?;
+        let mut second = None;
+        match stem {
+            Stem::Patches { class, .. } => {
+                // The bias is in the rows: a class token's row has none.
+                let mut rows = positions.chunks_exact_mut(index(h.hidden));
+                if class {
+                    let class = get(Tensor::ClassToken)?;
+                    let row = rows.next().into_iter().flatten();
+                    row.zip(&class).for_each(|(position, class)| *position += class);
+                }
+                rows.for_each(|row| row.iter_mut().zip(&bias).for_each(|(position, bias)| *position += bias));
+            }
+            Stem::Frames { .. } => {
+                self.put_fp32(h.stem_bias, &bias);
+                self.put_fp32(h.stem2_bias, &get(Tensor::Stem2Bias)?);
+                second = Some(get(Tensor::Stem2)?);
+            }
+        }
+        self.rows(h.positions, h.embed_stride, &positions, index(h.hidden));
+        let plain = WeightQuant::Plain(TensorFormat::Fp16);
+        let k = index(h.input_cols);
+        let whole: Vec<f32> = first.chunks_exact(cols).flat_map(|row| padded(row, k)).collect();
+        self.panels(h.stem, &whole, k, plain)?;
+        match second {
+            Some(values) => self.panels(h.stem2, &values, 3 * index(h.hidden), plain),
+            None => Ok(()),
+        }
+    }
+
     /// Packs a tensor, or queries and keys and maybe values, into the matrix at `at`.
     fn matrix(
         &mut self,
@@ -418,7 +554,9 @@ impl Image {
         if !matches!(quant, WeightQuant::Coded { .. }) {
             let parts =
                 tensors.iter().map(|t| values(source, spec, *t, layer)).collect::<Result<Vec<_>, _>>()?;
-            return self.panels(at, &by_kv_head(spec, &parts), k, quant);
+            let joined = by_kv_head(spec, &parts);
+            let whole = if tensors.len() == 3 { self.whole_panels(spec, joined, k) } else { joined };
+            return self.panels(at, &whole, k, quant);
         }
         let group = (quant.group(), quant.minimum());
         let parts =

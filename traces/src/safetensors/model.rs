@@ -113,6 +113,12 @@ impl SafetensorsModel {
             problem(&config, "", format!("byte {} is not UTF-8", e.utf8_error().valid_up_to()))
         })?;
         let mut spec = read_config(&text, &config.display().to_string())?;
+        if spec.extras.stem.is_some() {
+            let place = config.display().to_string();
+            let text = "weights of encoders of images and sound are not read: name the config.json itself instead of \
+                        its folder, for a run without values";
+            return Err(WorkloadProblem::new(place, "architectures", text).into());
+        }
         if spec.extras.encoder.is_some() {
             spec.extras.pooling = super::pooling::read(folder)?;
         }

@@ -54,6 +54,12 @@ fn decoder(tensor: Tensor, layer: u32, post_norms: bool) -> String {
         | Tensor::EmbedNorm
         | Tensor::EmbedNormBias
         | Tensor::Positions
+        | Tensor::FinalNormBias
+        | Tensor::Stem
+        | Tensor::StemBias
+        | Tensor::Stem2
+        | Tensor::Stem2Bias
+        | Tensor::ClassToken
         | Tensor::TokenTypes => unreachable!("no decoder has {tensor:?}"),
     };
     format!("model.layers.{layer}.{part}")
@@ -88,7 +94,13 @@ fn bert(tensor: Tensor, layer: u32) -> String {
         | Tensor::QueryNorm
         | Tensor::KeyNorm
         | Tensor::PostAttnNorm
-        | Tensor::PostFfnNorm => unreachable!("no encoder has {tensor:?}"),
+        | Tensor::PostFfnNorm
+        | Tensor::FinalNormBias
+        | Tensor::Stem
+        | Tensor::StemBias
+        | Tensor::Stem2
+        | Tensor::Stem2Bias
+        | Tensor::ClassToken => unreachable!("no encoder of texts has {tensor:?}"),
     };
     format!("encoder.layer.{layer}.{part}")
 }

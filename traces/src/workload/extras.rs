@@ -53,6 +53,49 @@ pub struct LongRope {
     pub factors: Vec<f64>,
 }
 
+/// What an encoder of images or sound makes its rows of. Its norms come before attention and network, and one more
+/// behind the last layer; its feed-forward layer has no gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stem {
+    /// A product with each patch of an image.
+    Patches {
+        /// Values of a patch: channels x size x size.
+        values: u32,
+        /// Whether row 0 is a learned class token, which is the result.
+        class: bool,
+        /// Parameters of a head behind the rows that is counted and not computed.
+        head_params: u64,
+    },
+    /// Two convolutions of width 3 over frames of sound, the second every other frame, with GELU behind each.
+    Frames {
+        /// Values of a frame.
+        bins: u32,
+    },
+}
+
+impl Stem {
+    /// Values a row of the first product has.
+    #[must_use]
+    pub const fn values(self) -> u64 {
+        match self {
+            Self::Patches { values, .. } => values as u64,
+            Self::Frames { bins } => 3 * bins as u64,
+        }
+    }
+
+    /// Parameters of stem and head of a model of that width.
+    #[must_use]
+    pub const fn params(self, hidden: u64) -> u64 {
+        match self {
+            Self::Patches { class, head_params, .. } => {
+                (self.values() + 1 + class as u64) * hidden + head_params
+            }
+            Self::Frames { .. } => (self.values() + 3 * hidden + 2) * hidden,
+        }
+    }
+}
+
 /// Differences from the plain block; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
@@ -81,6 +124,10 @@ pub struct Extras {
     pub pooling: Pooling,
     /// An encoder instead of a decoder.
     pub encoder: Option<Encoder>,
+    /// Its rows come from an image or a sound instead of tokens.
+    pub stem: Option<Stem>,
+    /// Whether its GELU is the tanh form.
+    pub gelu_tanh: bool,
 }
 
 impl Extras {
@@ -125,8 +172,21 @@ impl Extras {
                 out.push(("rope_scaling", format!("expected factors from 0.001 to 1000000, found {f}")));
             }
         }
-        if let Some(e) = self.encoder.filter(|e| !(1..=64).contains(&e.token_types)) {
+        if let Some(e) = self.encoder.filter(|e| self.stem.is_none() && !(1..=64).contains(&e.token_types)) {
             out.push(("type_vocab_size", format!("expected from 1 to 64, found {}", e.token_types)));
+        }
+        match self.stem {
+            Some(Stem::Patches { values, .. }) if !(1..=1 << 16).contains(&values) => {
+                out.push(("patch_size", format!("expected patches of 1 to 65536 values, found {values}")));
+            }
+            // Rows overlap by whole frames, which transfers move in pieces of 16 bytes.
+            Some(Stem::Frames { bins }) if !(8..=4096).contains(&bins) || bins % 16 != 0 => {
+                out.push((
+                    "num_mel_bins",
+                    format!("expected a multiple of 16 from 16 to 4096, found {bins}"),
+                ));
+            }
+            _ => {}
         }
         out
     }

@@ -6,16 +6,17 @@
 //! decoders beyond q, k and v: a key that asks for one is an error that names it. Keys that do not change the
 //! arithmetic are ignored.
 //! Source: the configuration classes of Hugging Face transformers (Llama, Qwen2, Qwen3, Phi3, Gemma2, Gemma3Text, Bert)
-//! and `XiaomiMiMo`.
+//! and `XiaomiMiMo`; ViT, `SiglipVision`, Whisper (of the last two files of whole models do: what is not the encoder is
+//! ignored).
 
 use serde_json::{Map, Value};
 
 use super::error::{WorkloadError, WorkloadProblem, unknown_name};
-use super::extras::{Encoder, Extras, LongRope, Window};
+use super::extras::{Encoder, Extras, LongRope, Stem, Window};
 use super::model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 
 /// Architecture, model type (which files without an architecture still have) and family.
-const ARCHITECTURES: [(&str, &str, Family); 8] = [
+const ARCHITECTURES: [(&str, &str, Family); 14] = [
     ("LlamaForCausalLM", "llama", Family::Llama),
     ("Qwen2ForCausalLM", "qwen2", Family::Qwen2),
     ("Qwen3ForCausalLM", "qwen3", Family::Qwen3),
@@ -24,6 +25,12 @@ const ARCHITECTURES: [(&str, &str, Family); 8] = [
     ("Gemma2ForCausalLM", "gemma2", Family::Gemma2),
     ("Gemma3ForCausalLM", "gemma3_text", Family::Gemma3),
     ("BertModel", "bert", Family::Bert),
+    ("ViTModel", "vit", Family::Vit),
+    ("ViTForImageClassification", "vit", Family::Vit),
+    ("SiglipVisionModel", "siglip_vision_model", Family::Siglip),
+    ("SiglipModel", "siglip", Family::Siglip),
+    ("WhisperForConditionalGeneration", "whisper", Family::Whisper),
+    ("WhisperModel", "whisper", Family::Whisper),
 ];
 
 /// One JSON object being read, with all that was wrong in it.
@@ -116,6 +123,9 @@ pub(crate) fn read(text: &str, file: &str) -> Result<ModelSpec, WorkloadError> {
     };
     let mut reader = Reader { file, text, object, problems: Vec::new() };
     let family = family(&reader)?;
+    if let (Family::Siglip, Some(Value::Object(vision))) = (family, object.get("vision_config")) {
+        reader.object = vision;
+    }
     unsupported(&mut reader, family);
     let spec = spec(&mut reader, family);
     let mut problems = reader.problems;
@@ -157,6 +167,9 @@ fn unsupported(reader: &mut Reader<'_>, family: Family) {
             reader.only("hidden_act", &[Value::from("gelu")]);
             reader.only("position_embedding_type", &[Value::from("absolute")]);
         }
+        Family::Vit => reader.only("hidden_act", &[Value::from("gelu")]),
+        Family::Siglip => reader.only("hidden_act", &[Value::from("gelu_pytorch_tanh"), Value::from("gelu")]),
+        Family::Whisper => reader.only("activation_function", &[Value::from("gelu")]),
         // The older key says `gelu` in some files and means the same.
         Family::Gemma2 | Family::Gemma3 => {
             reader.only("hidden_activation", &[Value::from("gelu_pytorch_tanh")]);
@@ -189,17 +202,21 @@ fn unsupported(reader: &mut Reader<'_>, family: Family) {
         }
         Family::Gemma2 | Family::Gemma3 => reader.only("use_bidirectional_attention", &off),
         Family::Bert => reader.only("is_decoder", &off),
+        Family::Vit | Family::Siglip | Family::Whisper => {}
     }
     match family {
         Family::Llama | Family::Qwen3 | Family::Phi3 | Family::Gemma2 | Family::Gemma3 => {
             reader.only("attention_bias", &off);
         }
-        Family::Bert => {}
+        Family::Bert | Family::Vit | Family::Siglip | Family::Whisper => {}
         Family::Qwen2 | Family::Mimo => reader.only("attention_bias", &[Value::Bool(true)]),
     }
 }
 
 fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
+    if let Family::Vit | Family::Siglip | Family::Whisper = family {
+        return rows_spec(reader, family);
+    }
     let hidden = reader.count("hidden_size", None);
     let heads = reader.count("num_attention_heads", None);
     let default_head = match family {
@@ -212,12 +229,6 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
         reader.fail("hidden_size", format!("{hidden} is not a multiple of num_attention_heads ({heads})"));
     }
     let head_dim = reader.count("head_dim", Some(default_head.unwrap_or(1)));
-    let stem = std::path::Path::new(reader.file);
-    // A directory of a model holds a file called config.json: its own name says more.
-    let named_by = match stem.file_stem().and_then(|s| s.to_str()) {
-        Some("config") => stem.parent().and_then(|p| p.file_name()).or(stem.file_stem()),
-        _ => stem.file_stem(),
-    };
     let default_theta = match family {
         Family::Mimo => 640_000.0,
         Family::Gemma3 => 1_000_000.0,
@@ -228,7 +239,8 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
         Family::Phi3 => 4_096,
         Family::Gemma2 => 8_192,
         Family::Gemma3 => 131_072,
-        Family::Bert => 512,
+        // Of images and sound the input decides: they are read elsewhere.
+        Family::Bert | Family::Vit | Family::Siglip | Family::Whisper => 512,
         Family::Qwen2 | Family::Qwen3 | Family::Mimo => 32_768,
     };
     let context = reader.count("max_position_embeddings", Some(default_context));
@@ -248,7 +260,7 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
         _ => context,
     };
     ModelSpec {
-        name: named_by.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned()),
+        name: name(reader.file),
         family,
         hidden,
         layers,
@@ -267,6 +279,83 @@ fn spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
         max_position,
         extras,
     }
+}
+
+/// The file's stem.
+fn name(file: &str) -> String {
+    let stem = std::path::Path::new(file);
+    // A directory of a model holds a file called config.json: its own name says more.
+    let named_by = match stem.file_stem().and_then(|s| s.to_str()) {
+        Some("config") => stem.parent().and_then(|p| p.file_name()).or(stem.file_stem()),
+        _ => stem.file_stem(),
+    };
+    named_by.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The encoders of images and sound, whose files have keys and defaults of their own.
+fn rows_spec(reader: &mut Reader<'_>, family: Family) -> ModelSpec {
+    let whisper = family == Family::Whisper;
+    let keys = if whisper {
+        ["d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim"]
+    } else {
+        ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
+    };
+    // Files leave out what the class's default is, as SigLIP's base model does.
+    let defaults = if whisper { [384, 4, 6, 1536] } else { [768, 12, 12, 3072] };
+    let [hidden, layers, heads, ffn] = core::array::from_fn(|i| reader.count(keys[i], Some(defaults[i])));
+    if heads == 0 || !hidden.is_multiple_of(heads) {
+        reader.fail(keys[0], format!("{hidden} is not a multiple of {} ({heads})", keys[2]));
+    }
+    let (stem, positions) = if whisper {
+        let stem = Stem::Frames { bins: reader.count("num_mel_bins", Some(80)) };
+        (stem, reader.count("max_source_positions", Some(1500)))
+    } else {
+        patches(reader, family, (hidden, ffn))
+    };
+    let default_eps = if family == Family::Vit { 1e-12 } else { 1e-6 };
+    let act = reader.get("hidden_act");
+    ModelSpec {
+        name: name(reader.file),
+        family,
+        hidden,
+        layers,
+        heads,
+        kv_heads: heads,
+        head_dim: hidden.checked_div(heads).unwrap_or(1).max(1),
+        ffn,
+        vocab: 1,
+        norm_eps: if whisper { 1e-5 } else { reader.number("layer_norm_eps", default_eps) },
+        qkv_bias: family != Family::Vit || reader.flag("qkv_bias", true),
+        qk_norm: false,
+        rope: Rope { theta: 10_000.0, layout: RopeLayout::Half, scaling: RopeScaling::None },
+        tied_embedding: false,
+        max_position: positions,
+        extras: Extras {
+            encoder: Some(Encoder { token_types: 0 }),
+            stem: Some(stem),
+            gelu_tanh: family == Family::Siglip && act.is_none_or(|a| a == "gelu_pytorch_tanh"),
+            ..Extras::default()
+        },
+    }
+}
+
+/// A stem of patches, and the positions it gives.
+fn patches(reader: &mut Reader<'_>, family: Family, (hidden, ffn): (u32, u32)) -> (Stem, u32) {
+    let size = reader.count("image_size", Some(224));
+    let patch = reader.count("patch_size", Some(16));
+    let channels = reader.count("num_channels", Some(3));
+    let class = family == Family::Vit;
+    let side = size.checked_div(patch).unwrap_or(0);
+    if side == 0 {
+        reader.fail("patch_size", format!("expected from 1 to image_size ({size}), found {patch}"));
+    }
+    let head = !class && reader.flag("vision_use_head", true);
+    let (h, f) = (u64::from(hidden), u64::from(ffn));
+    // A query, attention with biases, a norm, a feed-forward layer with biases.
+    let head_params = if head { h + 4 * (h + 1) * h + 2 * h + (2 * f + 1) * h + f } else { 0 };
+    let values = channels.saturating_mul(patch).saturating_mul(patch);
+    let positions = side.saturating_mul(side).saturating_add(u32::from(class));
+    (Stem::Patches { values, class, head_params }, positions.max(1))
 }
 
 fn extras(reader: &mut Reader<'_>, family: Family, (hidden, head_dim, context): (u32, u32, u32)) -> Extras {
@@ -307,6 +396,7 @@ fn extras(reader: &mut Reader<'_>, family: Family, (hidden, head_dim, context): 
                 ..Extras::default()
             }
         }
+        Family::Vit | Family::Siglip | Family::Whisper => Extras::default(),
         Family::Bert => {
             let token_types = reader.count("type_vocab_size", Some(2));
             Extras { encoder: Some(Encoder { token_types }), ..Extras::default() }
@@ -549,6 +639,71 @@ mod tests {
             (GEMMA_3_1B, "\"rope_scaling\": null", "\"layer_types\": [\"full_attention\"]", "layer 0 is"),
             (MINI_LM, "\"absolute\"", "\"relative_key\"", "position_embedding_type"),
             (MINI_LM, "\"type_vocab_size\": 2", "\"type_vocab_size\": 0", "type_vocab_size"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let error = refused(&text.replace(from, to));
+            assert!(error.contains(says), "{to}: {error}");
+        }
+    }
+
+    const WHISPER_SMALL: &str = r#"{
+  "activation_function": "gelu", "architectures": ["WhisperForConditionalGeneration"], "d_model": 768,
+  "decoder_attention_heads": 12, "decoder_ffn_dim": 3072, "decoder_layers": 12, "encoder_attention_heads": 12,
+  "encoder_ffn_dim": 3072, "encoder_layers": 12, "is_encoder_decoder": true, "max_length": 448,
+  "max_source_positions": 1500, "max_target_positions": 448, "model_type": "whisper", "num_hidden_layers": 12,
+  "num_mel_bins": 80, "scale_embedding": false, "use_cache": true, "vocab_size": 51865
+}"#;
+
+    const SIGLIP_SO400M: &str = r#"{
+  "architectures": ["SiglipModel"], "initializer_factor": 1.0, "model_type": "siglip",
+  "text_config": {"hidden_size": 1152, "intermediate_size": 4304, "model_type": "siglip_text_model",
+    "num_attention_heads": 16, "num_hidden_layers": 27, "vocab_size": 32000},
+  "vision_config": {"hidden_size": 1152, "image_size": 384, "intermediate_size": 4304,
+    "model_type": "siglip_vision_model", "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14}
+}"#;
+
+    const VIT_BASE: &str = r#"{
+  "architectures": ["ViTModel"], "hidden_act": "gelu", "hidden_size": 768, "image_size": 224,
+  "intermediate_size": 3072, "layer_norm_eps": 1e-12, "model_type": "vit", "num_attention_heads": 12,
+  "num_channels": 3, "num_hidden_layers": 12, "patch_size": 16, "qkv_bias": true
+}"#;
+
+    #[test]
+    fn encoders_of_images_and_sound_count_their_published_parameters() {
+        for (text, name, params) in [
+            (WHISPER_SMALL, "whisper-small-encoder", 88_154_112),
+            (SIGLIP_SO400M, "siglip-so400m", 428_225_600),
+        ] {
+            let spec = read(text, &format!("{name}/config.json")).expect("reads");
+            assert_eq!((spec.params(), &spec), (params, &model_preset(name).expect("preset").spec));
+        }
+        // Without the pooler, which nothing uses.
+        let vit = read(VIT_BASE, "m.json").expect("reads");
+        assert_eq!((vit.params(), vit.max_position), (85_798_656, 197));
+        let class = Stem::Patches { values: 768, class: true, head_params: 0 };
+        assert_eq!((vit.extras.stem, vit.extras.gelu_tanh), (Some(class), false));
+        // By its type alone, with nothing nested and no head.
+        let flat = r#"{"model_type": "siglip_vision_model", "vision_use_head": false, "hidden_act": "gelu"}"#;
+        let base = read(flat, "m.json").expect("reads");
+        let plain = Stem::Patches { values: 768, class: false, head_params: 0 };
+        assert_eq!((base.hidden, base.max_position, base.extras.stem), (768, 196, Some(plain)));
+        assert!(!base.extras.gelu_tanh);
+        for (text, from, to, says) in [
+            (WHISPER_SMALL, "\"gelu\"", "\"relu\"", "activation_function: \"relu\" is not supported"),
+            (
+                WHISPER_SMALL,
+                "\"num_mel_bins\": 80",
+                "\"num_mel_bins\": 81",
+                "num_mel_bins: expected a multiple of 16",
+            ),
+            (
+                SIGLIP_SO400M,
+                "\"patch_size\": 14",
+                "\"patch_size\": 400",
+                "patch_size: expected from 1 to image_size",
+            ),
+            (VIT_BASE, "\"num_attention_heads\": 12", "\"num_attention_heads\": 11", "768 is not a multiple"),
+            (VIT_BASE, "\"patch_size\": 16", "\"patch_size\": 0", "patch_size"),
         ] {
             assert!(text.contains(from), "{from}");
             let error = refused(&text.replace(from, to));

@@ -11,7 +11,7 @@ pub(crate) use hugging_face::read as read_config;
 
 pub(crate) use error::unknown_name;
 pub use error::{WorkloadError, WorkloadProblem};
-pub use extras::{Encoder, Extras, LongRope, Pooling, Window};
+pub use extras::{Encoder, Extras, LongRope, Pooling, Stem, Window};
 pub use model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 pub use preset::{ModelPreset, load_model, model_names, model_preset};
 pub use quant::{Body, Mix, QuantScheme, SCALE_BITS, TensorFormat, WeightQuant};

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::{WorkloadError, WorkloadProblem};
-use super::extras::Extras;
+use super::extras::{Extras, Stem};
 
 /// A transformer family; it decides tensor names and block structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +28,12 @@ pub enum Family {
     Gemma3,
     /// BERT-style encoders.
     Bert,
+    /// Vision transformers with a class token.
+    Vit,
+    /// `SigLIP`'s vision towers.
+    Siglip,
+    /// Whisper's encoders.
+    Whisper,
 }
 
 /// How rotary pairs are laid out in a head.
@@ -162,6 +168,13 @@ impl ModelSpec {
     /// All parameters; a tied head counts once.
     #[must_use]
     pub const fn params(&self) -> u64 {
+        if let Some(stem) = self.extras.stem {
+            // Positions and the last norm; Whisper's keys have no bias.
+            let whole = (self.max_position as u64 + 2) * self.hidden as u64;
+            let keys = if matches!(stem, Stem::Frames { .. }) { self.kv_width() } else { 0 };
+            let layers = self.layers as u64 * (self.block_params() - keys);
+            return layers + whole + stem.params(self.hidden as u64);
+        }
         if let Some(encoder) = self.extras.encoder {
             let rows = self.vocab as u64 + self.max_position as u64 + encoder.token_types as u64;
             return self.layers as u64 * self.block_params() + (rows + 2) * self.hidden as u64;
@@ -183,7 +196,8 @@ impl ModelSpec {
             ("num_key_value_heads", self.kv_heads, 1, 1_024),
             ("head_dim", self.head_dim, 2, 1_024),
             ("intermediate_size", self.ffn, 64, 1 << 18),
-            ("vocab_size", self.vocab, 2, 1 << 21),
+            // An image or a sound has no vocabulary.
+            ("vocab_size", self.vocab, if self.extras.stem.is_some() { 1 } else { 2 }, 1 << 21),
             ("max_position_embeddings", self.max_position, 1, 1 << 24),
         ] {
             if !(low..=high).contains(&value) {

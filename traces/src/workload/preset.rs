@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{WorkloadError, WorkloadProblem, unknown_name};
-use super::extras::Extras;
+use super::extras::{Encoder, Extras, Stem};
 use super::hugging_face;
 use super::model::{Family, ModelSpec, Rope, RopeLayout, RopeScaling};
 use crate::gguf::GgufModel;
@@ -33,6 +33,8 @@ presets![
     "phi-3-mini",
     "gemma-2-2b",
     "gemma-3-1b",
+    "whisper-small-encoder",
+    "siglip-so400m",
 ];
 
 /// Largest `config.json` that is read.
@@ -64,6 +66,39 @@ struct RawModel {
     max_position: u32,
     #[serde(default)]
     extras: Extras,
+    /// What an encoder of images or sound has besides.
+    stem: Option<RawStem>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawStem {
+    /// Of sound: values of a frame.
+    mel_bins: Option<u32>,
+    /// Of images: values of a patch.
+    patch_values: Option<u32>,
+    /// Parameters that are counted and not computed.
+    head_params: Option<u64>,
+    gelu_tanh: bool,
+}
+
+impl RawStem {
+    fn extras(&self) -> Extras {
+        let stem = match (self.mel_bins, self.patch_values) {
+            (Some(bins), _) => Stem::Frames { bins },
+            (None, values) => Stem::Patches {
+                values: values.unwrap_or(0),
+                class: false,
+                head_params: self.head_params.unwrap_or(0),
+            },
+        };
+        Extras {
+            encoder: Some(Encoder { token_types: 0 }),
+            stem: Some(stem),
+            gelu_tanh: self.gelu_tanh,
+            ..Extras::default()
+        }
+    }
 }
 
 /// A preset with the source of its figures.
@@ -108,7 +143,7 @@ pub fn model_preset(name: &str) -> Result<ModelPreset, WorkloadError> {
         },
         tied_embedding: raw.tied_embedding,
         max_position: raw.max_position,
-        extras: raw.extras,
+        extras: raw.stem.as_ref().map_or(raw.extras, RawStem::extras),
     };
     spec.check(&format!("preset {name}"))?;
     Ok(ModelPreset { spec, source: raw.source })
@@ -167,6 +202,8 @@ mod tests {
             ("phi-3-mini", 3_821),
             ("gemma-2-2b", 2_614),
             ("gemma-3-1b", 1_000),
+            ("whisper-small-encoder", 88), // of 244 M with its decoder
+            ("siglip-so400m", 428),        // 15.2 M of them are the pooling head's
         ];
         assert_eq!(published.map(|(name, _)| name).to_vec(), model_names().collect::<Vec<_>>());
         for (name, millions) in published {
