@@ -132,7 +132,7 @@ impl Conversation {
         let sum = |m: &std::collections::BTreeMap<String, Energy>| m.values().copied().sum::<Energy>();
         let prefill_energy = sum(&result.energy.prefill);
         let positions = self.resident.len() as u64;
-        let kv = self.paging.map(|p| pages::facts(&p, &self.quant, positions, result.kv_pages));
+        let kv = self.paging.and_then(|p| pages::facts(&p, &self.quant, positions, result.kv_pages));
         Ok(Answer {
             tokens,
             kv,

@@ -41,7 +41,7 @@ fn kv(q: &RunRequest, r: &RunResult) -> Option<reports::facts::KvFacts> {
     let paging = super::pages::paging(&q.model, &q.quant, asked, q.pages).ok()??;
     // The last token is not fed back.
     let positions = u64::from(q.context_tokens) + u64::from(q.prefill_tokens) + made(q, r).saturating_sub(1);
-    Some(super::pages::facts(&paging, &q.quant, positions, r.kv_pages))
+    super::pages::facts(&paging, &q.quant, positions, r.kv_pages)
 }
 
 /// The facts of a run.

@@ -76,9 +76,14 @@ pub fn paging(
     }
 }
 
-/// What a finished job has of the cache.
-pub(super) fn facts(paging: &Paging, quant: &QuantScheme, positions: u64, pages: (u64, u64)) -> KvFacts {
-    KvFacts {
+/// What a finished job has of the cache, unless the firmware has no pages.
+pub(super) fn facts(
+    paging: &Paging,
+    quant: &QuantScheme,
+    positions: u64,
+    pages: (u64, u64),
+) -> Option<KvFacts> {
+    let facts = KvFacts {
         bits: quant.kv.bits(),
         row_bytes: paging.row,
         streams: paging.slab_pages(),
@@ -86,5 +91,6 @@ pub(super) fn facts(paging: &Paging, quant: &QuantScheme, positions: u64, pages:
         positions,
         pages_used: pages.0,
         pages_total: pages.1,
-    }
+    };
+    (facts.pages_total > 0).then_some(facts)
 }
