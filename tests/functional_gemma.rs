@@ -256,7 +256,7 @@ fn the_whole_chip_makes_the_references_tokens_and_time_does_not_see_values() {
 }
 
 #[test]
-fn a_longer_context_costs_windowed_layers_nothing() {
+fn a_longer_context_costs_windowed_layers_next_to_nothing() {
     let read = |period: u32, context: u64| {
         let spec = ModelSpec { layers: 6, ..windowed("period", 20, period, None) };
         let case = Case {
@@ -274,7 +274,8 @@ fn a_longer_context_costs_windowed_layers_nothing() {
     let bytes = 6 * 4 * 4096 * 2 * 2 * 16 * 2;
     assert!((bytes..bytes + bytes / 10).contains(&all), "{all} against {bytes}");
     assert!((bytes / 2..bytes / 2 + bytes / 10).contains(&second), "{second} against half of {bytes}");
-    assert!(none < bytes / 100, "{none}");
+    // Tables of pages are as long as the cache.
+    assert!(none < bytes / 25, "{none}");
 }
 
 fn specs() -> impl Strategy<Value = ModelSpec> {

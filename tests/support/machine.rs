@@ -116,7 +116,6 @@ pub struct Machine {
     order: Stream,
     caps: Caps,
     model: Model,
-    places: Places,
     position: u64,
     /// Whether some prefill chunk spilled.
     pub spilled: bool,
@@ -223,7 +222,6 @@ impl Machine {
             tails: vec![0; cores.cores.len()],
             caps,
             model,
-            places,
             order: Stream::new(shape.order, "npu", "order"),
             cores,
             memory,
@@ -478,12 +476,17 @@ impl Machine {
 
     /// Overwrites the cached keys and values of a layer before position `end` with what is no number.
     pub fn spoil(&mut self, layer: u64, end: u64) {
-        let (h, p) = (&self.model.h, &self.places);
-        let row = isa::cache::row_bytes(h.head_dim, p.kv_bits);
-        let base = layer * runtime::cache::layer_bytes(h.kv_heads, h.head_dim, p.positions, p.kv_bits);
-        let bytes = vec![0xFF; usize::try_from(end * row).expect("small")];
-        for head in 0..2 * h.kv_heads {
-            self.memory.write(BULK + base + head * p.positions * row, &bytes).expect("in bulk memory");
+        let pages = *self.program.pages().expect("a decoder has pages");
+        let (p, base) = (pages.paging, pages.region(layer).0);
+        let (size, all) = (p.page_bytes(), end * p.row);
+        for stream in 0..p.streams {
+            for page in 0..all.div_ceil(size) {
+                let mut entry = [0; 4];
+                self.memory.read(base + 4 * (stream * p.groups + page), &mut entry).expect("a table");
+                let at = base + u64::from(u32::from_le_bytes(entry)) * size;
+                let bytes = usize::try_from(size.min(all - page * size)).expect("small");
+                self.memory.write(at, &vec![0xFF; bytes]).expect("a page");
+            }
         }
     }
 
