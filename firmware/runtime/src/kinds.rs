@@ -35,7 +35,7 @@ pub fn read(h: &ImageHeader, mut word: impl FnMut(u64) -> u64) -> Result<LayerKi
         "no kinds, too many kinds or layers, or a layer of a kind that is not there",
     ))?;
     let table = (ImageHeader::WORDS as u64 + LayerKinds::words(kinds.count() as u64, h.layers)) * 8;
-    if h.layer0 < table || h.layer0 % 64 != 0 {
+    if h.layer0 < table || !h.layer0.is_multiple_of(64) {
         return Err(ModelError::Kinds("layers begin inside the table or off a line"));
     }
     for kind in kinds.all() {
@@ -52,7 +52,7 @@ pub fn read(h: &ImageHeader, mut word: impl FnMut(u64) -> u64) -> Result<LayerKi
 /// Matrices in their order behind the vectors, apart, inside the layer.
 fn check(h: &ImageHeader, kind: &LayerKind) -> Result<(), ModelError> {
     let mut at = h.norm1.max(h.norm2).saturating_add(h.hidden * 4);
-    if kind.bytes % 64 != 0 || kind.bytes >= MOST * MOST {
+    if !kind.bytes.is_multiple_of(64) || kind.bytes >= MOST * MOST {
         return Err(ModelError::Kinds("bytes of a layer are no whole lines or too many"));
     }
     let encoder = h.flags & FLAG_ENCODER != 0;
@@ -64,10 +64,10 @@ fn check(h: &ImageHeader, kind: &LayerKind) -> Result<(), ModelError> {
         if i == VALUE && part.offset == 0 || i == GATE && encoder {
             continue;
         }
-        if i == VALUE && h.head_dim % h.panel != 0 {
+        if i == VALUE && !h.head_dim.is_multiple_of(h.panel) {
             return Err(ModelError::Kinds("values are apart, but panels mix them with keys"));
         }
-        if part.offset < at || part.offset % 64 != 0 {
+        if part.offset < at || !part.offset.is_multiple_of(64) {
             return Err(ModelError::Kinds("a matrix overlaps what is before it or begins off a line"));
         }
         let (k, n) = size(h, kind, i);

@@ -472,11 +472,11 @@ impl Base {
             let mut e = Emitter::new(sink, at);
             let mut lists = [at; MAX_KINDS];
             layer(&mut e, &cx);
-            for kind in 1..self.model.kinds() {
+            for (kind, list) in lists.iter_mut().enumerate().take(self.model.kinds()).skip(1) {
                 if e.position() + 65_536 > limit {
                     return Err(Unfit::Arena);
                 }
-                lists[kind] = e.position();
+                *list = e.position();
                 layer(&mut e, &Context { model: &self.model.of_kind(kind), ..cx });
             }
             let head = e.position();
