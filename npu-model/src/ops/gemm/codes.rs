@@ -151,11 +151,11 @@ impl<S: Simd, const BITS: usize, const SHIFT: bool, const LOW: bool> Block<S, BI
         let code = (words >> (BITS * k) as u32) & ((1 << BITS) - 1);
         let mut weight: f32x16<S> = code.bitcast::<i32x16<S>>().to_float();
         if SHIFT {
-            weight = weight - self.shifts[k];
+            weight -= self.shifts[k];
         }
-        weight = weight * self.scales[k];
+        weight *= self.scales[k];
         if LOW {
-            weight = weight + self.lows[k];
+            weight += self.lows[k];
         }
         let bits: u32x16<S> = weight.bitcast();
         let rounded = (bits + 0x0FFF + ((bits >> 13) & 1)) & 0xFFFF_E000;
@@ -205,7 +205,7 @@ impl Action for Add<'_> {
                     &codes.bytes[row * codes.stride + b * Block::<S, BITS, SHIFT, LOW>::BYTES..],
                 );
                 for (k, sum) in sum.iter_mut().enumerate() {
-                    *sum = *sum + block.weights(words, k) * *a;
+                    *sum += block.weights(words, k) * *a;
                 }
             }
             sum.iter().zip(sums.chunks_exact_mut(LANES)).for_each(|(v, out)| v.store_slice(out));
