@@ -114,7 +114,7 @@ impl Transfer {
         spms: &mut [&mut Vec<u8>],
     ) -> Result<(), Fault> {
         let simple = self.coding == Coding::None && self.tform == Transform::None;
-        if simple && self.pages.is_none() && self.reduction.is_none() {
+        if simple && self.pages.is_none() && self.reduction.is_none() && !spms.is_empty() {
             return self.load_rows(found, memory, spms);
         }
         let mut far = vec![0; narrow(self.far.row)];

@@ -7,6 +7,8 @@
     reason = "each test file uses a part of this; test sizes are small"
 )]
 
+#[path = "../random/mod.rs"]
+mod random;
 pub mod reference;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use npu_model::{
     Activity, BusFault, Cause, Cluster, ClusterTiming, Content, Cores, Executed, Fault, FlowRequest,
     IdSource, LocalPorts, Memory, NpuConfig, NpuEvent, Outside, Requester, Stuck, ops,
 };
+pub use random::Random;
 use sim_kernel::{Bytes, Hertz, Stream, Time};
 
 /// Address of the first byte of memory.
@@ -54,27 +57,6 @@ pub fn timing() -> ClusterTiming {
         dma_setup_cycles: 16,
         hop_cycles: 8,
         memory_latency: Time::from_ns(100),
-    }
-}
-
-/// SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n).map(|_| self.next() as u8).collect()
     }
 }
 

@@ -7,10 +7,14 @@
     reason = "each test file uses a part of this; test sizes are small"
 )]
 
+#[path = "../random/mod.rs"]
+mod random;
+
 use half::{bf16, f16};
 use isa::npu::{Command, Format, GRANULE};
 use ndarray::Array2;
 use npu_model::{Local, LocalPorts, NpuConfig, Space, ops};
+pub use random::Random;
 use sim_kernel::{Bytes, Hertz};
 
 /// A core of 16 x 16 PEs with 256 KiB of scratchpad and 64 KiB of accumulators.
@@ -43,22 +47,7 @@ pub fn memories(cfg: &NpuConfig) -> Local {
     local
 }
 
-/// SplitMix64.
-pub struct Random(pub u64);
-
 impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
     /// Uniform in [-bound, bound].
     pub fn float(&mut self, bound: f32) -> f32 {
         (self.below(2_000_001) as f32 / 1_000_000.0 - 1.0) * bound

@@ -1,4 +1,4 @@
-//! Simulated time, events, statistics and energy: what every model is built on.
+//! Simulated time, events, random streams and energy: what every model is built on.
 //!
 //! Nothing here knows what is simulated. Time is integer femtoseconds, energy integer femtojoules with
 //! attojoule coefficients; floats are denied in this crate so that neither can pick up rounding.
@@ -6,18 +6,14 @@
 
 pub mod clock;
 pub mod energy;
-pub mod port;
 pub mod probe;
 pub mod queue;
 pub mod random;
-pub mod stats;
 pub mod units;
 
 pub use clock::Clock;
 pub use energy::{ActionId, EnergyLedger};
-pub use port::Credits;
 pub use probe::{Arguments, Flow, Name, Names, Probe, Sink, Track, TrackInfo, TrackKind};
 pub use queue::{Digest, EventCode, EventQueue, Phase, Rank, RankTable};
 pub use random::Stream;
-pub use stats::{Counter, StatRow, Unit};
 pub use units::{Addr, Bytes, Cycles, Energy, Hertz, MilliVolt, Time};

@@ -151,11 +151,11 @@ impl<S: Simd, const BITS: usize, const SHIFT: bool, const LOW: bool> Block<S, BI
         let code = (words >> (BITS * k) as u32) & ((1 << BITS) - 1);
         let mut weight: f32x16<S> = code.bitcast::<i32x16<S>>().to_float();
         if SHIFT {
-            weight = weight - self.shifts[k];
+            weight -= self.shifts[k];
         }
-        weight = weight * self.scales[k];
+        weight *= self.scales[k];
         if LOW {
-            weight = weight + self.lows[k];
+            weight += self.lows[k];
         }
         let bits: u32x16<S> = weight.bitcast();
         let rounded = (bits + 0x0FFF + ((bits >> 13) & 1)) & 0xFFFF_E000;
@@ -205,7 +205,7 @@ impl Action for Add<'_> {
                     &codes.bytes[row * codes.stride + b * Block::<S, BITS, SHIFT, LOW>::BYTES..],
                 );
                 for (k, sum) in sum.iter_mut().enumerate() {
-                    *sum = *sum + block.weights(words, k) * *a;
+                    *sum += block.weights(words, k) * *a;
                 }
             }
             sum.iter().zip(sums.chunks_exact_mut(LANES)).for_each(|(v, out)| v.store_slice(out));
@@ -214,9 +214,8 @@ impl Action for Add<'_> {
 }
 
 impl Codes<'_> {
-    fn run(&self, action: impl Action) {
+    fn run(&self, level: Level, action: impl Action) {
         let (shift, low) = (!self.table.shifts.is_empty(), !self.table.lows.is_empty());
-        let level = Level::new();
         match (self.format.bits(), shift, low) {
             (4, false, false) => dispatch!(level, simd => action.act::<_, 4, false, false>(simd, self)),
             (4, false, true) => dispatch!(level, simd => action.act::<_, 4, false, true>(simd, self)),
@@ -231,11 +230,84 @@ impl Codes<'_> {
 
     /// Writes the weights to rows of `columns` values.
     pub fn finish(&self, out: &mut [f32]) {
-        self.run(Store(out));
+        self.run(Level::new(), Store(out));
     }
 
     /// sums += `a`, a value a row, times the weights, in ascending order of rows.
     pub fn accumulate(&self, a: &[f32], sums: &mut [f32]) {
-        self.run(Add(a, sums));
+        self.run(Level::new(), Add(a, sums));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::number;
+
+    /// Every set of vectors this host has.
+    fn levels() -> Vec<Level> {
+        let best = Level::new();
+        #[cfg(target_arch = "x86_64")]
+        let less = [
+            best.as_sse2().map(Simd::level),
+            best.as_sse4_2().map(Simd::level),
+            best.as_avx2().map(Simd::level),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        let less = [None];
+        less.into_iter().flatten().chain([best]).collect()
+    }
+
+    #[test]
+    fn blocks_equal_columns_one_by_one_on_all_vectors() {
+        const ROWS: usize = 5;
+        let columns = 2 * BLOCK;
+        let mut state = 1u32;
+        let mut draw = |n: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % n
+        };
+        let cases = [Format::Int4, Format::Uint4, Format::Int8, Format::Uint8];
+        for (format, extra) in cases.into_iter().flat_map(|f| (0..3).map(move |extra| (f, extra))) {
+            let row_bytes = columns * format.bits() as usize / 8;
+            let bytes: Vec<u8> = (0..ROWS * row_bytes).map(|_| draw(256) as u8).collect();
+            // fp16 of all signs, some of them subnormal.
+            let mut half = || number::from_fp16((draw(0x3800) | draw(2) << 15) as u16);
+            let scales: Vec<f32> = (0..columns).map(|_| half()).collect();
+            let minima: Vec<f32> = (0..columns).map(|_| half()).collect();
+            let a: Vec<f32> = (0..ROWS).map(|_| half() * 8.0).collect();
+            let start: Vec<f32> = (0..columns).map(|_| half()).collect();
+            let mut points = vec![0.0; columns];
+            number::decode_row(format, &bytes[..row_bytes], &mut points);
+            let (points, minima) = ((extra == 1).then_some(&points[..]), (extra == 2).then_some(&minima[..]));
+
+            let (mut weights, mut sums) = (Vec::new(), start.clone());
+            for (row, a) in bytes.chunks_exact(row_bytes).zip(&a) {
+                let mut codes = vec![0.0; columns];
+                number::decode_row(format, row, &mut codes);
+                for (c, code) in codes.into_iter().enumerate() {
+                    let value = (code - points.map_or(0.0, |p| p[c])) * scales[c];
+                    let weight = number::round_fp16(minima.map_or(value, |m| value + m[c]));
+                    sums[c] += a * weight;
+                    weights.push(weight);
+                }
+            }
+
+            let mut table = Table::default();
+            table.fill(format, &scales, points, minima);
+            let codes =
+                Codes { bytes: &bytes, stride: row_bytes, rows: ROWS, columns, format, table: &table };
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            for level in levels() {
+                let (mut stored, mut added) = (vec![0.0; ROWS * columns], start.clone());
+                codes.run(level, Store(&mut stored));
+                restore(format, &mut stored);
+                assert_eq!(bits(&stored), bits(&weights), "{} {extra} {level:?}", format.name());
+                arrange(format, &mut added);
+                codes.run(level, Add(&a, &mut added));
+                restore(format, &mut added);
+                assert_eq!(bits(&added), bits(&sums), "{} {extra} {level:?}", format.name());
+            }
+        }
     }
 }
