@@ -132,14 +132,15 @@ impl Long {
         let kinds = if self.full < self.count { 2 } else { 1 };
         for core in 0..base.caps.cores {
             let mut halves = [[0; 2]; 2];
-            for (half, plan) in halves.iter_mut().zip(&plans[..kinds]) {
+            for (kind, plan) in plans[..kinds].iter().enumerate() {
                 if at + 65_536 > limit {
                     return Err(Unfit::Arena);
                 }
                 let cx = self.context(base, plan, core, 0);
                 let mut e = Emitter::new(sink, at);
                 first_half(&mut e, &cx);
-                *half = [at, e.position()];
+                halves[0][kind] = at;
+                halves[1][kind] = e.position();
                 second_half(&mut e, &cx, self.rows);
                 at = e.position();
             }
@@ -190,7 +191,7 @@ impl Long {
         for l in 0..h.layers {
             e.set_region(R_LAYER, places.image + h.layer0 + l * h.layer_stride, h.layer_stride);
             base.set_norm(e, l);
-            for half in 0..2 {
+            for (half, lists) in halves.iter().enumerate() {
                 for c in 0..self.count {
                     let first = self.chunk(c).0;
                     let mark = l + c.min(MARKED - 1) * MARK_LAYERS;
@@ -204,7 +205,7 @@ impl Long {
                     let queries = self.queries + first * bytes;
                     e.set_region(R_QUERY, places.bulk.0 + queries, self.chunk(c).1 * bytes);
                     self.set_stream(e, base, c);
-                    e.call(R_ARENA, halves[kind(c)][half] * 32);
+                    e.call(R_ARENA, lists[kind(c)] * 32);
                 }
             }
         }
