@@ -24,7 +24,7 @@ use crate::program::{Base, Context, Unfit, result_offset};
 use crate::sem;
 use crate::stem::{self, Buffers};
 
-/// Entries of the lists of a kind of layers: by chunk (with the plan's rows, with one less), then by half.
+/// Entries of the lists of a kind of layers: by half, then by chunk (with the plan's rows, with one less).
 type Halves = [[u64; 2]; 2];
 /// Chunks that marks tell apart.
 const MARKED: u64 = (1 << 16) / MARK_LAYERS;
@@ -138,14 +138,15 @@ impl Long {
             let mut halves = [Halves::default(); MAX_KINDS];
             for (kind, halves) in halves.iter_mut().enumerate().take(base.model.kinds()) {
                 let model = base.model.of_kind(kind);
-                for (half, plan) in halves.iter_mut().zip(&plans[..sizes]) {
+                for (size, plan) in plans[..sizes].iter().enumerate() {
                     if at + 65_536 > limit {
                         return Err(Unfit::Arena);
                     }
                     let cx = Context { model: &model, ..self.context(base, plan, core, 0) };
                     let mut e = Emitter::new(sink, at);
                     first_half(&mut e, &cx);
-                    *half = [at, e.position()];
+                    halves[0][size] = at;
+                    halves[1][size] = e.position();
                     second_half(&mut e, &cx, self.rows);
                     at = e.position();
                 }
@@ -199,7 +200,7 @@ impl Long {
             e.set_region(R_LAYER, places.image + layer.offset, layer.bytes);
             base.set_norm(e, before, Some(layer.offset));
             before = Some(layer.offset);
-            for half in 0..2 {
+            for (half, lists) in halves[layer.kind].iter().enumerate() {
                 for c in 0..self.count {
                     let first = self.chunk(c).0;
                     let mark = l + c.min(MARKED - 1) * MARK_LAYERS;
@@ -213,7 +214,7 @@ impl Long {
                     let queries = self.queries + first * bytes;
                     e.set_region(R_QUERY, places.bulk.0 + queries, self.chunk(c).1 * bytes);
                     self.set_stream(e, base, c);
-                    e.call(R_ARENA, halves[layer.kind][size(c)][half] * 32);
+                    e.call(R_ARENA, lists[size(c)] * 32);
                 }
             }
         }

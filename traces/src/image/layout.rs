@@ -471,7 +471,8 @@ mod tests {
         let layout = ImageLayout::new(&spec, &QuantScheme::named("fp16").expect("scheme")).expect("layout");
         let h = &layout.header;
         assert_eq!((h.panel, h.head_dim, h.ffn, h.input_cols, h.input_stride), (64, 80, 4352, 592, 1184));
-        assert_eq!(f32::from_bits(u32::try_from(h.att_scale).expect("fp32")), 1.0 / 72f32.sqrt());
+        let scale = f32::from_bits(u32::try_from(h.att_scale).expect("fp32"));
+        assert!((f64::from(scale) - 1.0 / 72f64.sqrt()).abs() < 1e-8, "{scale}");
         assert_eq!(layout.tensors.iter().map(|t| t.bytes).sum::<u64>(), layout.bytes());
         let bytes = |name: &str| layout.tensors.iter().find(|t| t.name == name).expect(name).bytes;
         // Three heads of 80 columns take four panels.
