@@ -53,7 +53,7 @@ const PROBES: u32 = 48;
 /// The golden ratio's part of 2^64: steps of it are spread evenly however many there are.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Lines sent in a sample at most.
-const MOST_LINES: usize = 128;
+const MOST_LINES: u32 = 128;
 /// Runs of a flow kept for sampling.
 pub const KEPT_RUNS: usize = 256;
 /// A flow with more runs than this is a pattern that a sample continues from its start; after the end of one with
@@ -307,9 +307,9 @@ impl Sampler {
         let span = u64::from(most.saturating_sub(least)).max(1);
         // All levels in turn: whether the controller writes at all decides more than anything else drawn here.
         self.fills = self.fills.wrapping_add(GOLDEN);
-        let bursts = u64::from(least) + ((self.fills >> 32) * span >> 32);
+        let bursts = u64::from(least) + (((self.fills >> 32) * span) >> 32);
         for _ in 0..bursts / (LINE_BYTES / BURST_BYTES) {
-            let line = self.line(MOST_LINES as u32 - 1, true);
+            let line = self.line(MOST_LINES - 1, true);
             unsent.extend(line);
         }
     }
@@ -358,13 +358,13 @@ impl Sampler {
         // at the same distance.
         let mut probe_due = if lines > 0 { measured.end + self.draw() % spacing } else { u64::MAX };
         // When each probe was sent, and bursts of it still out.
-        let mut out = [(0, u8::MAX); MOST_LINES];
+        let mut out = [(0, u8::MAX); MOST_LINES as usize];
         let mut sent = 0;
         let mut unsent = VecDeque::new();
         let mut activates_before = 0;
         while engine.now() < end {
             let now = engine.now();
-            if now >= probe_due && (sent as usize) < MOST_LINES {
+            if now >= probe_due && sent < MOST_LINES {
                 probe_due += spacing;
                 if sent == 0 && !flows.iter().any(|f| f.write) {
                     self.fill_writes(&mut unsent);

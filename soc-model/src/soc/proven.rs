@@ -32,8 +32,8 @@ mod tests {
     use super::*;
     use crate::config::resolve;
 
-    fn why(set: &str) -> Option<String> {
-        let sets: Vec<String> = set.split_whitespace().map(str::to_owned).collect();
+    fn why(sets: &[&str]) -> Option<String> {
+        let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
         sampling_unproven(&resolve("tiny", &sets).expect("a preset").config)
     }
 
@@ -42,12 +42,16 @@ mod tests {
         for name in ["xring-o1", "snapdragon-8-gen3", "snapdragon-8-elite", "a18-pro", "tensor-g4", "tiny"] {
             assert_eq!(sampling_unproven(&resolve(name, &[]).expect("a preset").config), None, "{name}");
         }
-        assert_eq!(why("dram.grant=4096 traffic.cpu-noise=0.3"), None);
-        let both = why("dram.grant=1024 traffic.cpu-noise=0.305").expect("outside");
+        assert_eq!(why(&["dram.grant=4 KiB", "traffic.cpu-noise=0.3"]), None);
+        let both = why(&["dram.grant=1 KiB", "traffic.cpu-noise=0.305"]).expect("outside");
         assert_eq!(
             both,
             "dram.grant is 1024 B, proven from 4096 B on; traffic.cpu-noise is 30.5 % of the peak, proven up to 30 %"
         );
-        assert_eq!(why("npu.cores=8 npu.dma-in-channels=3"), None, "as many DMA channels as there can be");
+        assert_eq!(
+            why(&["npu.cores=8", "npu.dma-in-channels=3"]),
+            None,
+            "as many DMA channels as there can be"
+        );
     }
 }
