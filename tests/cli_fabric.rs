@@ -35,7 +35,8 @@ fn noise_slows_the_npu_and_its_class_decides_how_much() {
     let mut before = (number(&quiet, "/time/ttft_s"), 1.0);
     let folder = format!("{}/noise", env!("CARGO_TARGET_TMPDIR"));
     for share in ["10 %", "0.3", "0.5"] {
-        let r = run("tiny", &[&format!("traffic.cpu-noise={share}")], &["-o", &folder]);
+        let sampled = ["-o", &folder, "--memory-model", "sampled"];
+        let r = run("tiny", &[&format!("traffic.cpu-noise={share}")], &sampled);
         let now = (number(&r, "/time/ttft_s"), slowed(&r));
         assert!(now.0 > before.0 && now.1 > before.1, "{share}: {now:?} after {before:?}");
         assert!(
@@ -49,11 +50,51 @@ fn noise_slows_the_npu_and_its_class_decides_how_much() {
     let mut before = f64::MAX;
     for class in ["urgent", "normal", "background"] {
         let class = format!("traffic.cpu-noise-class={class}");
-        let r = run("tiny", &["traffic.cpu-noise=0.5", &class], &[]);
+        let r = run("tiny", &["traffic.cpu-noise=0.5", &class], &["--memory-model", "sampled"]);
         let (ttft, noise) = (number(&r, "/time/ttft_s"), number(&r, "/contention/cpu_noise/slowdown"));
         assert!(ttft < before, "{class}: {ttft} s after {before} s");
         assert_eq!(noise < 1.01, class.ends_with("urgent"), "{class}: {noise}");
         before = ttft;
+    }
+}
+
+/// Sampling where it is proven, else every burst, and the record says why; what is asked for is done all the same.
+#[test]
+fn the_memory_path_follows_what_is_proven() {
+    let told = |sets: &[&str], more: &[&str]| {
+        let path = format!("{}/smallest.json", env!("CARGO_TARGET_TMPDIR"));
+        let model = r#"{"model_type":"qwen2","hidden_size":256,"num_hidden_layers":2,"num_attention_heads":4,
+            "num_key_value_heads":2,"intermediate_size":512,"vocab_size":2048,"max_position_embeddings":512,
+            "tie_word_embeddings":true}"#;
+        std::fs::write(&path, model).expect("a temporary file");
+        let mut arguments =
+            vec!["run", "--soc", "tiny", "--model", &path, "--prefill", "2", "--decode", "2", "--json"];
+        sets.iter().for_each(|s| arguments.extend(["--set", s]));
+        arguments.extend(more);
+        let ran = presil(&arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.err);
+        let r: Value = serde_json::from_str(&ran.out).expect("one JSON document");
+        let basis = r["validity"]["basis"].as_str().expect("text").to_owned();
+        let word = r["memory_model"].as_str().expect("text").to_owned();
+        (word, basis, number(&r, "/validity/band_percent"), ran.err)
+    };
+    let sampled = ["--memory-model", "sampled"];
+    for sets in [&[][..], &["traffic.cpu-noise=0.3"]] {
+        let (word, basis, band, _) = told(sets, &[]);
+        assert!(word == "sampled" && band < 30.0 && basis.contains("within 5 %"), "{word} {band} {basis}");
+    }
+    for (set, why) in [
+        ("dram.grant=\"1 KiB\"", "dram.grant is 1024 B, proven from 4096 B on"),
+        ("traffic.cpu-noise=0.4", "traffic.cpu-noise is 40 % of the peak, proven up to 30 %"),
+    ] {
+        let (word, basis, band, err) = told(&[set], &[]);
+        assert!(word == "burst" && band < 30.0, "{word} {band}");
+        assert!(basis.contains(why) && err.contains(why), "{basis}\n{err}");
+        let (word, basis, band, err) = told(&[set], &sampled);
+        assert!(word == "sampled" && band > 30.0, "{word} {band}");
+        assert!(basis.contains("outside its proven region") && basis.contains(why), "{basis}");
+        assert!(err.contains(why), "{err}");
+        assert!(!told(&[set], &["--memory-model", "burst"]).3.contains(why));
     }
 }
 

@@ -10,7 +10,7 @@ use traces::model_file::ModelFile;
 use traces::template::{ChatTemplate, Date, Role};
 use traces::workload::QuantScheme;
 
-use super::run::MemoryModelName;
+use super::run::{MemoryModelName, tell_memory_model};
 use super::speaker::Speaker;
 use crate::error::CliError;
 use crate::session::conversation::{Answer, Conversation};
@@ -59,9 +59,9 @@ pub struct Args {
     pages: PageArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// How memory is timed
-    #[arg(long, default_value = "sampled", value_name = "MODEL")]
-    memory_model: MemoryModelName,
+    /// How memory is timed [default: sampled where its error is proven, else burst]
+    #[arg(long, value_name = "MODEL")]
+    memory_model: Option<MemoryModelName>,
     /// Replace a value of the SoC, for example npu.cores=4
     #[arg(long = "set", value_name = "PATH=VALUE")]
     sets: Vec<String>,
@@ -175,6 +175,8 @@ impl Args {
             forced: Vec::new(),
             stop,
         };
+        tell_memory_model(self.memory_model, &soc);
+        let memory_model = MemoryModelName::timing_for(self.memory_model, &soc);
         let request = RunRequest {
             soc,
             model,
@@ -182,7 +184,7 @@ impl Args {
             prefill_tokens: 1,
             decode_tokens: 1,
             context_tokens: 0,
-            memory_model: self.memory_model.timing(),
+            memory_model,
             firmware: self.firmware.clone(),
             seed: self.seed,
             text: Some(text.clone()),

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim_kernel::Time;
-use soc_model::config::resolve;
-use soc_model::soc::MemoryTiming;
+use soc_model::config::{SocConfig, resolve};
+use soc_model::soc::{MemoryTiming, sampling_unproven};
 use traces::workload::QuantScheme;
 
 use super::speaker::Speaker;
@@ -79,9 +79,9 @@ pub struct Args {
     pages: PageArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// How memory is timed
-    #[arg(long, default_value = "sampled", value_name = "MODEL")]
-    memory_model: MemoryModelName,
+    /// How memory is timed [default: sampled where its error is proven, else burst]
+    #[arg(long, value_name = "MODEL")]
+    memory_model: Option<MemoryModelName>,
     /// Replace a value of the SoC, for example npu.cores=4
     #[arg(long = "set", value_name = "PATH=VALUE")]
     sets: Vec<String>,
@@ -117,6 +117,25 @@ impl MemoryModelName {
             Self::Sampled => MemoryTiming::Sampled,
             Self::Burst => MemoryTiming::Burst,
         }
+    }
+
+    /// What was asked for, or what is proven for this chip.
+    pub(super) fn timing_for(asked: Option<Self>, soc: &SocConfig) -> MemoryTiming {
+        match asked {
+            Some(name) => name.timing(),
+            None if sampling_unproven(soc).is_some() => MemoryTiming::Burst,
+            None => MemoryTiming::Sampled,
+        }
+    }
+}
+
+/// Says on standard error where memory is timed otherwise than people may expect.
+pub(super) fn tell_memory_model(asked: Option<MemoryModelName>, soc: &SocConfig) {
+    let Some(why) = sampling_unproven(soc) else { return };
+    match asked {
+        None => log(&format!("every memory burst is simulated: {why} (--memory-model sampled is faster)")),
+        Some(MemoryModelName::Sampled) => log(&format!("sampled memory outside its proven region: {why}")),
+        Some(MemoryModelName::Burst) => {}
     }
 }
 
@@ -169,6 +188,7 @@ impl Args {
                 model.name, quant.name, soc.config.dram.capacity_bytes
             )));
         }
+        let memory_model = MemoryModelName::timing_for(self.memory_model, &soc.config);
         Ok(RunRequest {
             soc: soc.config,
             model,
@@ -176,7 +196,7 @@ impl Args {
             prefill_tokens: prefill,
             decode_tokens: decode,
             context_tokens: context,
-            memory_model: self.memory_model.timing(),
+            memory_model,
             firmware: self.firmware.clone(),
             seed: self.seed,
             text,
@@ -198,6 +218,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
         std::fs::create_dir_all(folder)
             .map_err(|e| CliError::input(format!("cannot write {}: {e}", folder.display())))?;
     }
+    tell_memory_model(args.memory_model, &request.soc);
     let outcome = match &request.text {
         Some(job) if !args.json && job.forced.is_empty() && request.decode_tokens > 0 => {
             speak(&request, job, args.trace.as_deref(), out)?

@@ -11,7 +11,7 @@ use reports::facts::{
 use sha2::{Digest, Sha256};
 use sim_kernel::{Bytes, Energy, Time};
 use soc_model::fabric::Held;
-use soc_model::soc::{MemoryTiming, OpResult, RunResult, peak_macs_per_s};
+use soc_model::soc::{MemoryTiming, OpResult, RunResult, peak_macs_per_s, sampling_unproven};
 use traces::image::ImageLayout;
 
 use super::{RunRequest, padding};
@@ -112,7 +112,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
             MemoryTiming::Sampled => reports::facts::MemoryModel::Sampled,
             MemoryTiming::Burst => reports::facts::MemoryModel::Burst,
         },
-        validity: ValidityFacts { band_permille: 250, basis: basis(q.memory_model) },
+        validity: validity(q),
         digest: r.digest.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config: config(q, layout),
@@ -180,14 +180,23 @@ fn made(q: &RunRequest, r: &RunResult) -> u64 {
 }
 
 /// What the band rests on.
-fn basis(memory: MemoryTiming) -> String {
-    let memory = match memory {
-        MemoryTiming::Sampled => "sampled memory within 5 % of the exact engine (tested)",
-        MemoryTiming::Burst => "every memory burst simulated",
+/// Half width of the headline figures' band, in thousandths: where sampled memory is proven, and where it is not, by what
+/// its worst measured errors beyond that region add.
+const BAND: [u32; 2] = [250, 400];
+
+fn validity(q: &RunRequest) -> ValidityFacts {
+    let unproven = sampling_unproven(&q.soc);
+    let outside = q.memory_model == MemoryTiming::Sampled && unproven.is_some();
+    let memory = match (q.memory_model, unproven) {
+        (MemoryTiming::Sampled, None) => "sampled memory within 5 % of the exact engine (tested)".to_owned(),
+        (MemoryTiming::Sampled, Some(why)) => format!("sampled memory outside its proven region ({why})"),
+        (MemoryTiming::Burst, None) => "every memory burst simulated".to_owned(),
+        (MemoryTiming::Burst, Some(why)) => {
+            format!("every memory burst simulated, sampling is not proven here ({why})")
+        }
     };
-    format!(
-        "{memory}; engines are closed forms; latencies and energies are partly class C estimates: see MODEL.md"
-    )
+    let rest = "engines are closed forms; latencies and energies are partly class C estimates: see MODEL.md";
+    ValidityFacts { band_permille: BAND[usize::from(outside)], basis: format!("{memory}; {rest}") }
 }
 
 fn energy(r: &RunResult) -> EnergyFacts {

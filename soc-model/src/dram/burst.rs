@@ -198,6 +198,7 @@ impl BurstChannel {
             drain_above: c.drain_above,
             drain_until_below: c.drain_until_below,
             read_patience: c.read_patience,
+            age_limit: c.age_limit,
             refresh: if c.refresh == Refresh::None { Refresh::None } else { Refresh::AllBank },
             ..Controller::DEFAULT
         };
@@ -442,7 +443,7 @@ impl BurstChannel {
         if candidates != 0 {
             let (read, write) = (self.legal_groups::<PLAIN>(false), self.legal_groups::<PLAIN>(true));
             let ready = candidates & (read & !self.active_writes | write & self.active_writes);
-            if let Some(bank) = self.oldest_active::<PLAIN>(ready) {
+            if let Some(bank) = self.oldest_active(ready) {
                 self.start_column::<PLAIN>(Queue::Active, bank, done);
                 return true;
             }
@@ -459,13 +460,17 @@ impl BurstChannel {
         early || !PLAIN && self.adaptive && self.close_early()
     }
 
-    fn oldest_active<const PLAIN: bool>(&self, banks: u16) -> Option<usize> {
+    #[inline]
+    fn oldest_active(&self, banks: u16) -> Option<usize> {
+        if banks & banks.wrapping_sub(1) == 0 {
+            return (banks != 0).then(|| banks.trailing_zeros() as usize);
+        }
         let (mut rest, mut best) = (banks, None);
         while rest != 0 {
             let bank = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             let s = &self.active_slots[bank];
-            let aged = !PLAIN && self.now - s.accepted >= self.c.age_limit;
+            let aged = self.now - s.accepted >= self.c.age_limit;
             let key = (if aged { 0 } else { 4 - s.request.class.min(3) }, s.accepted, s.sequence, bank);
             if best.is_none_or(|b| key < b) {
                 best = Some(key);
@@ -520,8 +525,7 @@ impl BurstChannel {
             return false;
         }
         let mut position = ring.oldest(ready);
-        if ready & ring.urgent != 0 && (PLAIN || self.now - ring.slots[position].accepted < self.c.age_limit)
-        {
+        if ready & ring.urgent != 0 && self.now - ring.slots[position].accepted < self.c.age_limit {
             position = ring.oldest_of_highest_class(ready);
         }
         let queue = if self.write_mode { Queue::Write } else { Queue::Read };

@@ -9,6 +9,8 @@ use super::streams::mixed;
 
 /// Lines a channel's noise may be behind its rate; a CPU's miss registers are full then and it asks no more.
 const OUTSTANDING: u64 = 32;
+/// Lines it can send at once in a turn: those that are late, and the one that is due.
+pub(super) const MOST_AT_ONCE: u64 = OUTSTANDING + 1;
 
 /// What the noise asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,14 +38,29 @@ impl Probes {
             Self::Dense => PROBES,
         }
     }
+
+    /// CKs from the first line to where what lines take is counted: a line costs something long after it came.
+    const fn lead(self) -> u64 {
+        match self {
+            Self::None | Self::Sparse => 0,
+            Self::Dense => SETTLE_CK,
+        }
+    }
 }
 
+/// Dense lines in a refresh interval.
 const PROBES: u32 = 48;
+/// The golden ratio's part of 2^64: steps of it are spread evenly however many there are.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Lines sent in a sample at most.
+const MOST_LINES: u32 = 128;
 /// Runs of a flow kept for sampling.
 pub const KEPT_RUNS: usize = 256;
 /// A flow with more runs than this is a pattern that a sample continues from its start; after the end of one with
 /// fewer, a sample goes on somewhere else, as the requester's next flow would.
 const PATTERN_RUNS: usize = 8;
+/// Repeated patterns are moved by multiples of this, which leaves columns where they are.
+const PATTERN_SHIFT: u64 = 1 << 20;
 /// Bursts offered in one CK at most: runs that lie in one burst merge in the queue and never fill it.
 const MOST_BURSTS: u64 = 256;
 /// Tags from here on are probe lines; the flows' bursts have tag 0.
@@ -79,7 +94,7 @@ pub struct Measured {
 pub struct Sampled<'a> {
     /// Its runs.
     pub runs: &'a [(u64, u64)],
-    /// Bytes, over all channels, it has moved already.
+    /// Bytes, over all channels, it has moved already in whole turns.
     pub skip: u64,
     /// Write, or read.
     pub write: bool,
@@ -101,6 +116,8 @@ struct Cursor {
     own: bool,
     /// Bursts since the walk began.
     walked: u64,
+    /// Added to the addresses of a pattern that is repeated.
+    shift: u64,
     write: bool,
     left: u64,
 }
@@ -128,6 +145,8 @@ pub struct Sampler {
     cursors: Vec<Cursor>,
     done: Vec<Done>,
     draws: u64,
+    /// Steps of the golden ratio, one for each time writes were filled in.
+    fills: u64,
 }
 
 impl Sampler {
@@ -156,6 +175,7 @@ impl Sampler {
             cursors: Vec::new(),
             done: Vec::new(),
             draws,
+            fills: draws,
         }
     }
 
@@ -171,7 +191,7 @@ impl Sampler {
             let address = if c.own { c.walker.next(flows[turn].runs) } else { c.walker.next(&c.runs) };
             if let Some(a) = address {
                 c.walked += 1;
-                return a;
+                return a.wrapping_add(c.shift);
             }
             // Writes that come round again before the first has left the queue would merge with it for ever.
             let least = if self.cursors[turn].write { u64::from(self.controller.write_buffer) } else { 0 };
@@ -179,13 +199,16 @@ impl Sampler {
             if c.own && flows[turn].runs.len() > PATTERN_RUNS && c.walked > least {
                 c.walker = Walker::new(self.il, c.walker.channel());
                 c.walked = 0;
+                // Elsewhere: the rows it opened last time are not those of the requester's next flow.
+                let shift = self.draw() & !(PATTERN_SHIFT - 1);
+                self.cursors[turn].shift = shift;
                 continue;
             }
             let longest = flows[turn].runs.iter().map(|r| r.1).max().unwrap_or(0);
             let bytes = longest.max(self.il.bytes * self.il.channels * 2);
             let base = self.draw() % (self.capacity / 4096) * 4096;
             let c = &mut self.cursors[turn];
-            c.own = false;
+            (c.own, c.shift) = (false, 0);
             c.runs = [(base, bytes)];
             c.walker = Walker::starting_at(self.il, c.walker.channel(), &c.runs, 0);
         }
@@ -282,9 +305,11 @@ impl Sampler {
     fn fill_writes(&mut self, unsent: &mut VecDeque<Half>) {
         let (least, most) = (self.controller.drain_until_below, self.controller.drain_above);
         let span = u64::from(most.saturating_sub(least)).max(1);
-        let bursts = u64::from(least) + self.draw() % span;
+        // All levels in turn: whether the controller writes at all decides more than anything else drawn here.
+        self.fills = self.fills.wrapping_add(GOLDEN);
+        let bursts = u64::from(least) + (((self.fills >> 32) * span) >> 32);
         for _ in 0..bursts / (LINE_BYTES / BURST_BYTES) {
-            let line = self.line(PROBES, true);
+            let line = self.line(MOST_LINES - 1, true);
             unsent.extend(line);
         }
     }
@@ -304,38 +329,42 @@ impl Sampler {
             NoiseLines::new(Noise { seed, ..n }, channel, self.il.channels, channel_bytes, hertz, 0, grant)
         });
         let urgent = self.noise.is_some_and(|n| n.urgent);
+        // Somewhere in the turn of one of the flows; the others stand between two turns of theirs.
+        let mut turn = usize::try_from(self.draw() % flows.len().max(1) as u64).expect("an index");
+        let left = (1 + self.draw() % (grant / BURST_BYTES)) * BURST_BYTES;
         self.cursors.clear();
-        self.cursors.extend(flows.iter().map(|f| Cursor {
-            walker: Walker::starting_at(self.il, channel, f.runs, f.skip),
-            runs: [(0, 0)],
-            own: true,
-            walked: 0,
-            write: f.write,
-            left: grant,
+        self.cursors.extend(flows.iter().enumerate().map(|(i, f)| {
+            let left = if i == turn { left } else { grant };
+            let skip = f.skip + (grant - left) * self.il.channels;
+            Cursor {
+                walker: Walker::starting_at(self.il, channel, f.runs, skip),
+                runs: [(0, 0)],
+                own: true,
+                walked: 0,
+                shift: 0,
+                write: f.write,
+                left,
+            }
         }));
         let mut engine = BurstChannel::new(self.timings, self.controller);
         let measured = SETTLE_CK..SETTLE_CK + self.timings.refi;
         let lines = probes.lines();
-        let end = measured.end + if lines > 0 { self.timings.refi } else { 0 };
-        let spacing = self.timings.refi / u64::from(lines.max(1));
+        let beside_from = measured.end + probes.lead();
+        let end = if lines > 0 { beside_from + self.timings.refi } else { measured.end };
+        let spacing = (self.timings.refi / u64::from(lines.max(1))).max(1);
         let mut m = Measured { ck: self.timings.refi, ..Measured::default() };
-        let mut turn = usize::try_from(self.draw() % flows.len().max(1) as u64).expect("an index");
-        let left = (1 + self.draw() % (grant / BURST_BYTES)) * BURST_BYTES;
-        if let Some(c) = self.cursors.get_mut(turn) {
-            c.left = left;
-        }
         let mut waiting = None;
         // The engine starts right behind a refresh: a random phase keeps probes from meeting the next one always
         // at the same distance.
         let mut probe_due = if lines > 0 { measured.end + self.draw() % spacing } else { u64::MAX };
         // When each probe was sent, and bursts of it still out.
-        let mut out = [(0, u8::MAX); PROBES as usize + 1];
+        let mut out = [(0, u8::MAX); MOST_LINES as usize];
         let mut sent = 0;
         let mut unsent = VecDeque::new();
         let mut activates_before = 0;
         while engine.now() < end {
             let now = engine.now();
-            if now >= probe_due && sent < lines {
+            if now >= probe_due && sent < MOST_LINES {
                 probe_due += spacing;
                 if sent == 0 && !flows.iter().any(|f| f.write) {
                     self.fill_writes(&mut unsent);
@@ -361,7 +390,7 @@ impl Sampler {
             for d in self.done.drain(..) {
                 m.bursts += u64::from(measured.contains(&now));
                 if d.tag < PROBE_TAG || d.tag == NOISE_TAG {
-                    m.beside += u64::from(now >= measured.end && probes == Probes::Dense);
+                    m.beside += u64::from(now >= beside_from && probes == Probes::Dense);
                     continue;
                 }
                 let (since, left) = &mut out[(d.tag - PROBE_TAG) as usize];
@@ -376,12 +405,11 @@ impl Sampler {
             } else if now < measured.end {
                 m.activates = engine.commands().activates - activates_before;
             }
-            let next = if sent < lines { probe_due } else { u64::MAX };
-            let to = engine.next_event().min(end).min(next.min(wake).max(engine.now()));
+            let to = engine.next_event().min(end).min(probe_due.min(wake).max(engine.now()));
             engine.skip_to(to);
         }
         if probes == Probes::Dense {
-            (m.sent, m.alone) = (u64::from(sent), m.bursts);
+            (m.sent, m.alone) = (u64::from(lines), m.bursts);
         }
         if probes == Probes::Sparse && m.probes == 0 && sent > 0 {
             // Where none came back, they take at least that long.

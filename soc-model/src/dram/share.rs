@@ -8,6 +8,29 @@ use sim_kernel::units::FS_PER_S;
 /// Work is counted in byte x fs / s, so that rate x time is exact.
 pub(super) const UNITS_PER_BYTE: u128 = FS_PER_S as u128;
 
+/// Whole bytes in an amount of work.
+pub(super) fn bytes_of(units: u128) -> u64 {
+    // 10^15 is 2^15 x 5^15: what is left of a transfer's work after the shift nearly always fits a word.
+    const SHIFT: u32 = 15;
+    const REST: u64 = FS_PER_S >> SHIFT;
+    let shifted = units >> SHIFT;
+    match u64::try_from(shifted) {
+        Ok(small) => small / REST,
+        Err(_) => u64::try_from(shifted / u128::from(REST)).expect("bytes"),
+    }
+}
+
+/// The part `bytes` of `work` has of a rate; not 0.
+pub(super) fn part_of(rate: u64, bytes: u64, work: u64) -> u64 {
+    let part = match rate.checked_mul(bytes) {
+        Some(product) => product / work,
+        None => {
+            u64::try_from(u128::from(rate) * u128::from(bytes) / u128::from(work)).expect("a part of a u64")
+        }
+    };
+    part.max(1)
+}
+
 /// The flow of noise, which never ends.
 pub(super) const NOISE: u32 = u32::MAX;
 
@@ -34,6 +57,12 @@ impl Sub {
     pub(super) fn due(&self) -> u128 {
         self.remaining.saturating_sub(self.last_turn.unwrap_or(0))
     }
+
+    /// Bytes it has been served.
+    pub(super) fn served(&self) -> u64 {
+        let all = if self.flow == NOISE { u128::MAX } else { u128::from(self.total) * UNITS_PER_BYTE };
+        bytes_of(all - self.remaining)
+    }
 }
 
 /// What an equal share has still to serve when a flow whose last turn moves `bytes` has had it.
@@ -50,6 +79,9 @@ pub(super) fn share(subs: &mut [Sub], capacity: u64) {
     let urgent = subs.iter().filter(|s| s.urgent).count();
     let mut left = capacity;
     for class in [true, false] {
+        if class && urgent == 0 {
+            continue;
+        }
         let mine = |s: &Sub| s.urgent == class;
         let mut open: u64 = subs.iter().filter(|s| mine(s)).map(|s| u64::from(s.weight)).sum();
         let mut budget = if class && open > 0 && urgent < subs.len() { left - left / 16 } else { left };
@@ -59,8 +91,12 @@ pub(super) fn share(subs: &mut [Sub], capacity: u64) {
         loop {
             let (now, among) = (budget, open.max(1));
             let (mut settled, mut given) = (true, 0);
+            // Most weigh the same.
+            let (mut weight, mut fair) = (0, 0);
             for s in subs.iter_mut().filter(|s| mine(s) && !s.fixed) {
-                let fair = (now * u64::from(s.weight) / among).max(1);
+                if s.weight != weight {
+                    (weight, fair) = (s.weight, (now * u64::from(s.weight) / among).max(1));
+                }
                 s.rate = fair;
                 given += fair;
                 if s.cap < fair {

@@ -12,9 +12,9 @@
 
 use super::config::{DramConfig, LINE_BYTES, MemoryStats};
 use super::interleave::{Interleave, burst_span};
-use super::noise::Noise;
+use super::noise::{MOST_AT_ONCE, Noise};
 use super::sample::{KEPT_RUNS, Measured, Probes, Sampled, Sampler};
-use super::share::{NOISE, Sub, UNITS_PER_BYTE, last_turn, share};
+use super::share::{NOISE, Sub, UNITS_PER_BYTE, bytes_of, last_turn, part_of, share};
 use super::{BANKS, BURST_BYTES, Timings};
 use sim_kernel::Time;
 use sim_kernel::units::FS_PER_S;
@@ -79,6 +79,16 @@ struct Flow {
     end: u64,
 }
 
+/// What must be found again before a channel's time goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stale {
+    Nothing,
+    /// The next end.
+    Next,
+    /// The load and everything that follows from it.
+    Load,
+}
+
 #[derive(Clone, Debug)]
 struct Channel {
     subs: Vec<Sub>,
@@ -86,13 +96,19 @@ struct Channel {
     at: u64,
     /// Service time CPU lines have taken and flows have not yet paid.
     debt: u64,
-    dirty: bool,
+    stale: Stale,
+    /// Of its sub-flows without noise: those that read, those that write, and the sum of their steps of shortness.
+    reads: usize,
+    writes: usize,
+    short: usize,
     /// Earliest end of a sub-flow; `u64::MAX` without any.
     next: u64,
     /// When the load is looked at again although no flow comes or goes.
     resample: u64,
     entry: usize,
+    /// Work done since it was last booked, and what all its sub-flows do a femtosecond.
     served: u128,
+    rate: u64,
     activates_scaled: u128,
     busy: u64,
     line_free: u64,
@@ -103,10 +119,7 @@ struct Channel {
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     sums: Measured,
-    visits: u64,
-    next_sample: u64,
     samples: u64,
-    last_visit: u64,
     /// Time all channels together have spent under this load, and how much of it makes the next sample due.
     exposure_fs: u64,
     next_exposure: u64,
@@ -119,7 +132,13 @@ struct Entry {
 }
 
 /// Samples of a load that all measure the latency of lines too; later only every fourth does.
-const ALWAYS_PROBED: u64 = 32;
+const ALWAYS_PROBED: u64 = 24;
+/// The next sample of a load is due when the time under it has grown by one part in so many, and by so many refresh
+/// intervals at least, all channels together.
+const GROWTH: u64 = 8;
+const LEAST_STEP: u64 = 2;
+/// A load under which less than one part in so many of all time is spent is not sampled for it.
+const LEAST_SHARE: u64 = 512;
 const NO_ENTRY: u16 = u16::MAX;
 const NO_ROW: u32 = u32::MAX;
 
@@ -138,14 +157,20 @@ pub struct MemorySystem {
     channels: Vec<Channel>,
     index: Vec<u16>,
     entries: Vec<Entry>,
+    /// Time all channels together have spent under any load.
+    exposure_fs: u64,
     finished: BinaryHeap<Reverse<(u64, u64)>>,
     read_latency: u64,
     write_latency: u64,
     refresh_fs: u64,
     refresh_carry: (u64, u64),
     noise: Option<Noise>,
-    /// Bytes x fs / s served, by client.
-    served: Vec<u128>,
+    /// What a flow's weight is multiplied with beside noise that shares.
+    turn: u32,
+    /// Bytes of flows' parts that are over, by client.
+    served: Vec<u64>,
+    /// What an equal share has left at its last turn of a whole grant, by flows in turns.
+    last_turns: Vec<u128>,
     stats: MemoryStats,
 }
 
@@ -167,11 +192,15 @@ impl MemorySystem {
             subs: Vec::with_capacity(32),
             at: 0,
             debt: 0,
-            dirty: false,
+            stale: Stale::Nothing,
+            reads: 0,
+            writes: 0,
+            short: 0,
             next: u64::MAX,
             resample: u64::MAX,
             entry: 0,
             served: 0,
+            rate: 0,
             activates_scaled: 0,
             busy: 0,
             line_free: 0,
@@ -193,13 +222,16 @@ impl MemorySystem {
             channels,
             index: Vec::new(),
             entries: Vec::new(),
+            exposure_fs: 0,
             finished: BinaryHeap::new(),
             read_latency: 0,
             write_latency: 0,
             refresh_fs: 0,
             refresh_carry: (0, 0),
             noise: None,
+            turn: 1,
             served: Vec::new(),
+            last_turns: Vec::new(),
             stats,
         };
         system.retime();
@@ -212,7 +244,12 @@ impl MemorySystem {
         (self.noise, self.sampler.noise) = (Some(noise), Some(noise));
         self.count_for(noise.client);
         let cap = (noise.bytes_per_s / self.il.channels).max(1);
-        let (client, weight, urgent) = (noise.client, noise.weight, noise.urgent);
+        let (client, urgent) = (noise.client, noise.urgent);
+        // Shares follow what moves in a turn: of noise as many lines as can be late, of a flow a grant.
+        let lines = (self.cfg.grant_bytes / LINE_BYTES).clamp(1, 1 << 16);
+        self.turn = u32::try_from(if urgent { 1 } else { lines }).expect("clamped");
+        let own = u32::try_from(lines.min(MOST_AT_ONCE)).expect("clamped");
+        let weight = noise.weight.saturating_mul(if urgent { 1 } else { own });
         let (total, remaining) = (0, u128::MAX);
         for c in &mut self.channels {
             let write = false;
@@ -229,7 +266,7 @@ impl MemorySystem {
                 remaining,
                 last_turn: None,
             });
-            c.dirty = true;
+            c.stale = Stale::Load;
         }
         self
     }
@@ -237,8 +274,20 @@ impl MemorySystem {
     /// Bytes a client's flows, or the noise, have been served up to the last advance, in whole bursts.
     #[must_use]
     pub fn served(&self, client: u16) -> u64 {
-        let units = self.served.get(usize::from(client)).copied().unwrap_or(0);
-        u64::try_from(units / UNITS_PER_BYTE).expect("bytes")
+        let live = self.channels.iter().flat_map(|c| &c.subs).filter(|s| s.client == client).map(Sub::served);
+        self.served.get(usize::from(client)).copied().unwrap_or(0) + live.sum::<u64>()
+    }
+
+    /// The same of the first clients.
+    pub fn served_into(&self, out: &mut [u64]) {
+        out.fill(0);
+        let known = self.served.len().min(out.len());
+        out[..known].copy_from_slice(&self.served[..known]);
+        for s in self.channels.iter().flat_map(|c| &c.subs) {
+            if let Some(bytes) = out.get_mut(usize::from(s.client)) {
+                *bytes += s.served();
+            }
+        }
     }
 
     fn count_for(&mut self, client: u16) {
@@ -261,7 +310,7 @@ impl MemorySystem {
         self.index.clear();
         self.index.resize((MOST_FLOWS + 1) * (MOST_FLOWS + 1) * SHORTNESS, NO_ENTRY);
         for c in &mut self.channels {
-            c.dirty = !c.subs.is_empty();
+            c.stale = if c.subs.is_empty() { Stale::Nothing } else { Stale::Load };
         }
     }
 
@@ -327,9 +376,8 @@ impl MemorySystem {
         self.flows[slot].cap = cap;
         for c in &mut self.channels {
             for s in c.subs.iter_mut().filter(|s| s.flow as usize == slot) {
-                let share = u128::from(cap) * u128::from(s.total) / u128::from(work);
-                s.cap = u64::try_from(share).expect("a share of a u64").max(1);
-                c.dirty = true;
+                s.cap = part_of(cap, s.total, work);
+                c.stale = Stale::Load;
             }
         }
     }
@@ -352,6 +400,7 @@ impl MemorySystem {
         }
         self.account(asked, work, write);
         let cap = cap.max(1);
+        let shortness = self.shortness(work, pieces);
         let mut pending = 0;
         for index in 0..self.channels.len() {
             let total = self.channel_bytes(index as u64, runs);
@@ -359,24 +408,25 @@ impl MemorySystem {
                 continue;
             }
             pending += 1;
-            let share = u128::from(cap) * u128::from(total) / u128::from(work);
             let channel = &mut self.channels[index];
-            channel.dirty = true;
+            channel.stale = Stale::Load;
+            channel.reads += usize::from(!write);
+            channel.writes += usize::from(write);
+            channel.short += shortness;
             channel.subs.push(Sub {
                 flow: slot,
                 client,
-                weight: weight.max(1),
+                weight: weight.max(1).saturating_mul(self.turn),
                 write,
                 urgent,
                 fixed: false,
-                cap: u64::try_from(share).expect("a share of a u64").max(1),
+                cap: part_of(cap, total, work),
                 rate: 0,
                 total,
                 remaining: u128::from(total) * UNITS_PER_BYTE,
                 last_turn: Some(0),
             });
         }
-        let shortness = self.shortness(work, pieces);
         let flow = &mut self.flows[slot as usize];
         (flow.id, flow.write, flow.urgent, flow.cap) = (id, write, urgent, cap);
         (flow.shortness, flow.pending, flow.parts, flow.end) = (shortness, pending, pending, now.get());
@@ -464,9 +514,7 @@ impl MemorySystem {
     pub fn access_line(&mut self, now: Time, offset: u64, write: bool) -> Time {
         let (index, local) = self.il.split(offset);
         let index = usize::try_from(index).expect("a channel number");
-        if self.channels[index].dirty {
-            self.resolve(index);
-        }
+        self.refresh(index);
         let t = self.timings;
         let place = self.sampler.map.place(local);
         let bank = usize::from(place.bank);
@@ -527,9 +575,7 @@ impl MemorySystem {
         let mut next = self.finished.peek().map_or(u64::MAX, |r| r.0.0);
         let latency = self.read_latency.min(self.write_latency);
         for index in 0..self.channels.len() {
-            if self.channels[index].dirty {
-                self.resolve(index);
-            }
+            self.refresh(index);
             next = next.min(self.channels[index].next.saturating_add(latency));
         }
         (next != u64::MAX).then(|| Time::new(next))
@@ -585,36 +631,34 @@ impl MemorySystem {
                 self.channels[index].at = now;
                 return;
             }
-            if self.channels[index].dirty {
-                self.resolve(index);
-            }
+            self.refresh(index);
             let c = &mut self.channels[index];
             let end = now.min(c.next).min(c.resample);
             let span = end - c.at;
             self.entries[c.entry].exposure_fs += span;
+            self.exposure_fs += span;
             let paid = c.debt.min(span);
             c.debt -= paid;
             c.busy += span;
             c.at = end;
             let served_for = u128::from(span - paid);
+            c.served += u128::from(c.rate) * served_for;
             for s in &mut c.subs {
-                let moved = (u128::from(s.rate) * served_for).min(s.remaining);
-                s.remaining -= moved;
-                c.served += moved;
-                self.served[usize::from(s.client)] += moved;
+                s.remaining = s.remaining.saturating_sub(u128::from(s.rate) * served_for);
             }
             if end == c.next {
                 self.complete_subs(index);
             } else if end == c.resample {
                 // The same load, further on in its flows: sampled again if it is due.
-                c.dirty = true;
+                c.stale = Stale::Load;
             }
         }
     }
 
     fn complete_subs(&mut self, index: usize) {
         let end = self.channels[index].at;
-        self.channels[index].dirty = true;
+        let c = &mut self.channels[index];
+        c.stale = c.stale.max(Stale::Next);
         let mut i = 0;
         while i < self.channels[index].subs.len() {
             let sub = &mut self.channels[index].subs[i];
@@ -630,7 +674,13 @@ impl MemorySystem {
             let flow = &mut self.flows[slot as usize];
             if served {
                 // Order matters to nothing but samples, which take turns in it: keep it.
-                self.channels[index].subs.remove(i);
+                let c = &mut self.channels[index];
+                let gone = c.subs.remove(i);
+                c.stale = Stale::Load;
+                self.served[usize::from(gone.client)] += gone.total;
+                c.reads -= usize::from(!flow.write);
+                c.writes -= usize::from(flow.write);
+                c.short -= flow.shortness;
                 flow.parts -= 1;
             } else {
                 i += 1;
@@ -647,40 +697,65 @@ impl MemorySystem {
         }
     }
 
-    /// Books what was served under the old load, then finds capacity and shares of the new one.
-    fn resolve(&mut self, index: usize) {
-        self.book(index);
-        self.channels[index].dirty = false;
-        if self.channels[index].subs.is_empty() {
-            (self.channels[index].next, self.channels[index].debt) = (u64::MAX, 0);
-            self.channels[index].resample = u64::MAX;
+    /// Finds what is stale: after a load has changed its capacity and shares, else only the next end.
+    fn refresh(&mut self, index: usize) {
+        let stale = self.channels[index].stale;
+        if stale == Stale::Nothing || stale == Stale::Load && !self.resolve(index) {
             return;
         }
-        self.stats.load_changes += 1;
-        let entry = self.entry_for(index);
-        self.channels[index].entry = entry;
-        self.visit(entry, index);
-        let capacity = self.entries[entry].bytes_per_s;
-        let resample = self.entries[entry].next_exposure.saturating_sub(self.entries[entry].exposure_fs);
         let c = &mut self.channels[index];
-        c.resample = c.at.saturating_add(resample.max(self.refresh_fs));
-        share(&mut c.subs, capacity);
-        let grant = self.cfg.grant_bytes;
-        let rotation = c.subs.len() as u128;
+        c.stale = Stale::Nothing;
         let mut first = (u128::MAX, 1u64);
-        for s in c.subs.iter_mut().filter(|s| s.flow != NOISE) {
-            if s.last_turn.is_some() {
-                // A flow at its own pace takes no turn later than that.
-                let free = s.rate < s.cap && !s.urgent;
-                s.last_turn = Some(if free { last_turn(s.total.min(grant), rotation) } else { 0 });
-            }
+        for s in c.subs.iter().filter(|s| s.flow != NOISE) {
+            let due = s.due();
             // due / rate < first, without dividing.
-            if first.0 == u128::MAX || s.due() * u128::from(first.1) < first.0 * u128::from(s.rate) {
-                first = (s.due(), s.rate);
+            let sooner = match s.rate == first.1 || first.0 == u128::MAX {
+                true => due < first.0,
+                false => due * u128::from(first.1) < first.0 * u128::from(s.rate),
+            };
+            if sooner {
+                first = (due, s.rate);
             }
         }
         let span = u64::try_from(first.0.div_ceil(u128::from(first.1))).unwrap_or(u64::MAX);
         c.next = c.at.saturating_add(span).saturating_add(if span == u64::MAX { 0 } else { c.debt });
+    }
+
+    /// Books what was served under the old load, then finds capacity and shares of the new one; false if there is none.
+    fn resolve(&mut self, index: usize) -> bool {
+        self.book(index);
+        let c = &mut self.channels[index];
+        c.stale = Stale::Nothing;
+        if c.subs.is_empty() {
+            (c.next, c.debt, c.resample) = (u64::MAX, 0, u64::MAX);
+            return false;
+        }
+        self.stats.load_changes += 1;
+        let entry = self.entry_for(index);
+        self.sample_if_due(entry, index);
+        let e = &self.entries[entry];
+        // The other channels are mostly under the same load.
+        let resample = e.next_exposure.saturating_sub(e.exposure_fs) / self.il.channels;
+        let c = &mut self.channels[index];
+        c.entry = entry;
+        c.resample = c.at.saturating_add(resample.max(self.refresh_fs));
+        share(&mut c.subs, e.bytes_per_s);
+        c.rate = c.subs.iter().map(|s| s.rate).sum();
+        let (rotation, grant) = (c.subs.len(), self.cfg.grant_bytes);
+        for flows in self.last_turns.len()..=rotation {
+            self.last_turns.push(last_turn(grant, flows.max(1) as u128));
+        }
+        let whole = self.last_turns[rotation];
+        for s in c.subs.iter_mut().filter(|s| s.last_turn.is_some()) {
+            // A flow at its own pace takes no turn later than that.
+            let free = s.rate < s.cap && !s.urgent;
+            s.last_turn = Some(match free {
+                true if s.total >= grant => whole,
+                true => last_turn(s.total, rotation as u128),
+                false => 0,
+            });
+        }
+        true
     }
 
     fn book(&mut self, index: usize) {
@@ -691,48 +766,33 @@ impl MemorySystem {
         }
         c.activates_scaled += (c.served >> 20) * u128::from(self.entries[c.entry].activates_scaled);
         c.served = 0;
-        let whole = c.activates_scaled / UNITS_PER_BYTE;
-        c.activates_scaled -= whole * UNITS_PER_BYTE;
-        self.stats.activates += u64::try_from(whole).expect("activates are fewer than bytes");
+        let whole = bytes_of(c.activates_scaled);
+        c.activates_scaled -= u128::from(whole) * UNITS_PER_BYTE;
+        self.stats.activates += whole;
     }
 
     fn entry_for(&mut self, index: usize) -> usize {
-        let (mut reads, mut writes, mut short) = (0usize, 0usize, 0usize);
-        for s in self.channels[index].subs.iter().filter(|s| s.flow != NOISE) {
-            if s.write {
-                writes += 1
-            } else {
-                reads += 1
-            }
-            short += self.flows[s.flow as usize].shortness;
-        }
+        let Channel { reads, writes, short, .. } = self.channels[index];
         let shortness = short.div_ceil((reads + writes).max(1)).min(SHORTNESS - 1);
         let key = (shortness * (MOST_FLOWS + 1) + reads.min(MOST_FLOWS)) * (MOST_FLOWS + 1)
             + writes.min(MOST_FLOWS);
         if self.index[key] == NO_ENTRY {
             self.index[key] = u16::try_from(self.entries.len()).expect("fewer entries than keys");
-            self.entries.push(Entry { last_visit: u64::MAX, ..Entry::default() });
+            self.entries.push(Entry::default());
         }
         usize::from(self.index[key])
     }
 
-    /// Counts an occurrence of a load and samples it if it is due, by occurrences or by time: often at first, then
-    /// ever more rarely.
-    fn visit(&mut self, entry: usize, index: usize) {
-        let at = self.channels[index].at;
+    /// Samples a load when it first occurs and after so much time under it: often at first, then ever more rarely.
+    fn sample_if_due(&mut self, entry: usize, index: usize) {
         let e = &mut self.entries[entry];
-        if e.visits > 0 && e.last_visit == at {
+        if e.samples > 0 && e.exposure_fs < e.next_exposure {
             return;
         }
-        e.last_visit = at;
-        e.visits += 1;
-        if e.visits < e.next_sample && e.exposure_fs < e.next_exposure {
-            return;
-        }
-        e.next_sample = e.visits + (e.visits / 4).max(1);
-        e.next_exposure = e.exposure_fs + (e.exposure_fs / 4).max(2 * self.refresh_fs);
+        let step = (e.exposure_fs / GROWTH).max(self.exposure_fs / LEAST_SHARE);
+        e.next_exposure = e.exposure_fs + step.max(LEAST_STEP * self.refresh_fs);
         let channel = &self.channels[index];
-        let channels = self.il.channels;
+        let (channels, grant) = (self.il.channels, self.cfg.grant_bytes);
         let flows = &self.flows;
         let sampled: Vec<Sampled<'_>> = channel
             .subs
@@ -740,8 +800,9 @@ impl MemorySystem {
             .filter(|s| s.flow != NOISE)
             .map(|s| {
                 let flow = &flows[s.flow as usize];
-                let left = u64::try_from(s.remaining / UNITS_PER_BYTE).expect("bytes");
-                let skip = (s.total - left.min(s.total)) * channels % flow.kept_bytes.max(1);
+                // Whole turns: what a flow has had of its present one, if it is its turn, the sample draws.
+                let served = s.total - bytes_of(s.remaining).min(s.total);
+                let skip = served / grant * grant * channels % flow.kept_bytes.max(1);
                 Sampled { runs: &flow.runs, skip, write: s.write }
             })
             .collect();

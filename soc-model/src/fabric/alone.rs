@@ -23,6 +23,8 @@ struct Kind {
     seen: u32,
     bursts: u64,
     ck: u64,
+    /// Bytes a second of one channel.
+    rate: u64,
 }
 
 /// Measures what single transfers get.
@@ -66,14 +68,14 @@ impl Alone {
                 &[Sampled { runs: &runs[..runs.len().min(RUNS)], skip: 0, write }],
                 Probes::None,
             );
+            let peak = self.ck_hz * BURST_BYTES / self.timings.bl_min;
             let kind = &mut self.kinds[k];
             (kind.seen, kind.bursts, kind.ck) = (kind.seen + 1, kind.bursts + m.bursts, kind.ck + m.ck);
+            let bytes = u128::from(kind.bursts.max(1)) * u128::from(BURST_BYTES);
+            let rate = bytes * u128::from(self.ck_hz) / u128::from(kind.ck);
+            kind.rate = u64::try_from(rate).unwrap_or(peak).min(peak);
         }
-        let Kind { bursts, ck, .. } = self.kinds[k];
-        let peak = self.ck_hz * BURST_BYTES / self.timings.bl_min;
-        let rate =
-            u128::from(bursts.max(1)) * u128::from(BURST_BYTES) * u128::from(self.ck_hz) / u128::from(ck);
-        u64::try_from(rate).unwrap_or(peak).min(peak)
+        self.kinds[k].rate
     }
 
     /// Femtoseconds from the request to the last byte; `cap` is the most the requester and its links move.

@@ -37,11 +37,15 @@ impl Channels {
         }
     }
 
-    /// Bytes a client has been served up to the last advance.
-    pub(super) fn served(&self, client: u16) -> u64 {
+    /// Bytes each of the first clients has been served up to the last advance.
+    pub(super) fn served_into(&self, out: &mut [u64]) {
         match self {
-            Self::Sampled(m) => m.served(client),
-            Self::Burst(m) => m.served(client),
+            Self::Sampled(m) => m.served_into(out),
+            Self::Burst(m) => {
+                for (client, bytes) in (0..).zip(out) {
+                    *bytes = m.served(client);
+                }
+            }
         }
     }
 

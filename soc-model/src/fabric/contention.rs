@@ -72,7 +72,7 @@ impl Contention {
             return;
         }
         let (mut given, mut most) = (0, 0);
-        for (aggressor, m) in moved.iter().enumerate() {
+        for (aggressor, m) in moved.iter().enumerate().filter(|(_, m)| **m > 0) {
             let part = u128::from(lost) * u128::from(*m) / all;
             let part = u64::try_from(part).expect("a part of a u64");
             let i = self.index(held, victim, aggressor);

@@ -484,8 +484,8 @@ impl Fabric {
 
     /// Bytes every client has been served.
     fn served_into(&self, out: &mut Vec<u64>) {
-        out.clear();
-        out.extend((0..self.clients()).map(|c| self.memory.served(narrow(c))));
+        out.resize(self.clients(), 0);
+        self.memory.served_into(out);
         let cpu = &self.memory.stats().cpu;
         out[Client::Cpu.index()] = cpu.read_bytes + cpu.write_bytes;
     }

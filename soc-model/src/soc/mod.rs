@@ -15,6 +15,7 @@ mod chip;
 mod devicetree;
 mod mailbox;
 mod observe;
+mod proven;
 mod symbols;
 mod traffic;
 
@@ -29,6 +30,7 @@ pub use build::{BuildError, FirmwareImage, Job, ModelImage, SocBuilder};
 use chip::{Event, World};
 pub use mailbox::{Draw, Turn};
 use observe::Observer;
+pub use proven::sampling_unproven;
 use symbols::Symbols;
 pub use traffic::TrafficResult;
 
