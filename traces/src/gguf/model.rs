@@ -344,16 +344,15 @@ impl<'a> Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// Numbers that stand for `each` elements of a tensor must be finite, or the run would end in no number at all.
+    /// Numbers that stand for `each` elements of a tensor must be some, or the run would end in no number at all.
     fn finite(&self, tensor: Tensor, layer: u32, each: usize, numbers: &[f32]) -> Result<(), WorkloadError> {
-        let Some(bad) = numbers.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+        let Some((bad, message)) = tensor.flaw(&self.0.spec, numbers) else { return Ok(()) };
         let (model, part) = (self.0, stored(tensor, layer, &self.0.spec));
         let at = model.contents.tensors.get(&part.name).map_or(0, |info| {
             let element = (bad * each) as u64 + part.first * info.dims[0];
             info.start + element / info.kind.elements * info.kind.bytes
         });
         let place = format!("{} byte {at}", model.path.display());
-        let message = format!("expected finite numbers, found {}", numbers[bad]);
         Err(WorkloadProblem::new(place, part.name, message).into())
     }
 }

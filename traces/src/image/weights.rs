@@ -91,6 +91,16 @@ pub enum Tensor {
 }
 
 impl Tensor {
+    /// What is wrong with the first of its numbers that cannot be one: those of a vector are finite, those of a matrix
+    /// also no larger than fp16 holds, which is what a chip computes with.
+    pub(crate) fn flaw(self, spec: &ModelSpec, numbers: &[f32]) -> Option<(usize, String)> {
+        // What lies above rounds to infinity.
+        let limit = if self.shape(spec).0 == 1 { f32::INFINITY } else { 65_520.0 };
+        let at = numbers.iter().position(|v| v.is_nan() || v.abs() >= limit)?;
+        let expected = if numbers[at].is_finite() { "numbers up to 65504" } else { "finite numbers" };
+        Some((at, format!("expected {expected}, found {}", numbers[at])))
+    }
+
     /// Rows and columns; vectors are one row.
     #[must_use]
     pub fn shape(self, spec: &ModelSpec) -> (usize, usize) {
@@ -631,6 +641,21 @@ fn fp16(values: &[f32]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_matrices_are_those_fp16_holds() {
+        let spec = crate::workload::model_preset("llama-3.2-1b").expect("a preset").spec;
+        for (tensor, value, flaw) in [
+            (Tensor::Down, 65_519.0, None),
+            (Tensor::Down, -65_520.0, Some("expected numbers up to 65504, found -65520")),
+            (Tensor::FfnNorm, -65_520.0, None),
+            (Tensor::FfnNorm, f32::NEG_INFINITY, Some("expected finite numbers, found -inf")),
+            (Tensor::Embed, f32::NAN, Some("expected finite numbers, found NaN")),
+        ] {
+            let found = tensor.flaw(&spec, &[1.0, value]);
+            assert_eq!(found, flaw.map(|text| (1, text.to_owned())), "{tensor:?} {value}");
+        }
+    }
 
     #[test]
     fn codes_use_the_whole_range_and_ties_go_to_even() {

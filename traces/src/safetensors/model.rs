@@ -266,9 +266,8 @@ impl TensorSource for Weights<'_> {
             Element::Bf16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
             Element::Other(_) => unreachable!("refused when the folder was opened"),
         };
-        if let Some(bad) = values.iter().position(|v| !v.is_finite()) {
+        if let Some((bad, message)) = tensor.flaw(&model.spec, &values) {
             let place = format!("{} byte {}", path.display(), start + bad as u64 * element);
-            let message = format!("expected finite numbers, found {}", values[bad]);
             return Err(WorkloadProblem::new(place, name, message).into());
         }
         let more = offset(tensor, &model.spec);
