@@ -110,9 +110,9 @@ fn the_digest_is_the_same_in_every_build() {
         digest("fp16", &Compute::Shapes(Vec::new())),
     ];
     insta::assert_snapshot!(all.join("\n"), @r"
-    w4a16-g128: 7287 events, digest ee0c2b0bd5903886c445596aa4b10d24, end 679005000000 fs
-    w8a8: 7666 events, digest 86251d7c8070944596c7b661d93f1f04, end 792585000000 fs
-    fp16: 7231 events, digest 0cc43a26f1efd9da4c72636b7fe255ed, end 992409000000 fs
+    w4a16-g128: 8005 events, digest 3cdb6edaf094800eb2e2efa79f6c5886, end 778756000000 fs
+    w8a8: 8481 events, digest aaef24c7d78f2fd84c58ef058ea2ada1, end 887581000000 fs
+    fp16: 8148 events, digest 142eb83e45792536b387a8d1ae384462, end 1089366000000 fs
     ");
 }
 

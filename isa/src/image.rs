@@ -14,7 +14,7 @@ use crate::npu::ops::Format;
 /// "presilim" in little-endian bytes.
 pub const MAGIC: u64 = 0x6D69_6C69_7365_7270;
 /// Version of this layout.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 macro_rules! header {
     ($( $field:ident $text:literal ),* $(,)?) => {
