@@ -252,10 +252,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
 /// Host time, and the rate of tokens it makes with loading and booting included.
 fn host_line(outcome: &RunOutcome) -> String {
     let milliseconds = outcome.host.host_ns / 1_000_000;
-    let tokens = outcome.record.time.token_s.len() as u64;
+    let line = format!("host: {milliseconds} ms, {} events", outcome.host.events);
+    let tokens = outcome.record.workload.decode_tokens;
+    if tokens == 0 {
+        return line;
+    }
     let hundredths = tokens * 100_000 / milliseconds.max(1);
-    let (whole, part) = (hundredths / 100, hundredths % 100);
-    format!("host: {milliseconds} ms, {} events, {whole}.{part:02} tokens/s", outcome.host.events)
+    format!("{line}, {}.{:02} tokens/s", hundredths / 100, hundredths % 100)
 }
 
 /// Runs with the text written as it appears.
