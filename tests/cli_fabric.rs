@@ -26,6 +26,26 @@ fn slowed(r: &Value) -> f64 {
 }
 
 #[test]
+fn a_model_that_the_system_cache_holds_pays_memory_for_what_it_was_asked() {
+    let config = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 512, "vocab_size": 2048,
+      "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}"#;
+    let path = format!("{}/small-config.json", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(&path, config).expect("a temporary file");
+    for soc in ["a18-pro", "tensor-g4", "snapdragon-8-elite", "snapdragon-8-gen3"] {
+        let words = ["--soc", soc, "--model", &path, "--prefill", "9", "--decode", "30", "--json"];
+        let ran = presil(&[&["run"], &words[..]].concat());
+        assert_eq!(ran.code, 0, "{soc}: {}", ran.err);
+        let record: Value = serde_json::from_str(&ran.out).expect("one JSON document");
+        let all = |key: &str| {
+            record["ops"].as_array().expect("ops").iter().filter_map(|o| o[key].as_f64()).sum::<f64>()
+        };
+        assert!(all("energy_j") <= number(&record, "/energy/total_j"), "{soc}");
+        // Most of what the ops asked for never reached memory.
+        assert!(number(&record, "/dram/read_bytes") < 0.5 * all("dram_bytes"), "{soc}");
+    }
+}
+
+#[test]
 fn noise_slows_the_npu_and_its_class_decides_how_much() {
     let quiet = run("tiny", &[], &[]);
     assert!(

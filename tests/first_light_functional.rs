@@ -110,9 +110,9 @@ fn the_digest_is_the_same_in_every_build() {
         digest("fp16", &Compute::Shapes(Vec::new())),
     ];
     insta::assert_snapshot!(all.join("\n"), @r"
-    w4a16-g128: 8005 events, digest 3cdb6edaf094800eb2e2efa79f6c5886, end 778756000000 fs
-    w8a8: 8481 events, digest aaef24c7d78f2fd84c58ef058ea2ada1, end 887581000000 fs
-    fp16: 8148 events, digest 142eb83e45792536b387a8d1ae384462, end 1089366000000 fs
+    w4a16-g128: 7996 events, digest b978eb1a102e259c9075b1c8926ebd28, end 780804000000 fs
+    w8a8: 8407 events, digest 952810e8ec08d6ce41c06d411f3eb2e1, end 888602000000 fs
+    fp16: 8121 events, digest 95105fd8103168171ce340eb3c0d40f5, end 1091042000000 fs
     ");
 }
 

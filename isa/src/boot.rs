@@ -12,6 +12,8 @@ pub const PROP_IMAGE: &str = "presil,image";
 pub const PROP_ARENA: &str = "presil,arena";
 /// u64 pair: base and bytes of memory for KV cache, activations and logits; address-only in a shape-only run.
 pub const PROP_BULK: &str = "presil,bulk";
+/// Most rows of one prefill chunk, and tokens of a text encoder's prompt: the firmware's buffer of ids.
+pub const MOST_ROWS: u64 = 2048;
 /// u32: most prompt rows of one prefill chunk.
 pub const PROP_CHUNK: &str = "presil,prefill-chunk";
 /// u32: most positions (context + prompt + generated) the KV cache must hold.

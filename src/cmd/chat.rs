@@ -87,6 +87,7 @@ struct TurnRecord {
     time_s: f64,
     energy_j: f64,
     decode_tok_per_s: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     kv: Option<reports::record::Kv>,
 }
 
@@ -220,7 +221,17 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
         let prompt = job.tokenizer.encode_as_is(&template.render(&messages)?)?;
         let mut silent = std::io::sink();
         let mut speaker = Speaker::new(&job.tokenizer, if args.json { &mut silent } else { &mut *out });
-        let answer = conversation.turn(&prompt, args.most, &job.stop, &mut |tokens| speaker.hear(tokens))?;
+        let answered = conversation.turn(&prompt, args.most, &job.stop, &mut |tokens| speaker.hear(tokens));
+        let answer = match answered {
+            Ok(answer) => answer,
+            // The turns before it are worth keeping.
+            Err(error) => {
+                if args.json {
+                    super::write_json(out, &record(&request, turns))?;
+                }
+                return Err(error);
+            }
+        };
         speaker.finish()?;
         let said = match answer.tokens.split_last() {
             Some((last, rest)) if job.stop.contains(last) => job.tokenizer.decode_whole(rest),
@@ -246,16 +257,20 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
         messages.push((Role::Assistant, said));
     }
     if args.json {
-        let record = Record {
-            schema: "presil.chat/1",
-            model: request.model.name.clone(),
-            quant: request.quant.name,
-            soc: request.soc.name.clone(),
-            turns,
-        };
-        super::write_json(out, &record)?;
+        super::write_json(out, &record(&request, turns))?;
     }
     Ok(())
+}
+
+/// The conversation as one document.
+fn record(request: &RunRequest, turns: Vec<TurnRecord>) -> Record {
+    Record {
+        schema: "presil.chat/1",
+        model: request.model.name.clone(),
+        quant: request.quant.name,
+        soc: request.soc.name.clone(),
+        turns,
+    }
 }
 
 /// A turn's figures in one line.

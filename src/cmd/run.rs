@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use isa::boot::MOST_ROWS;
 use sim_kernel::Time;
 use soc_model::config::{SocConfig, resolve};
 use soc_model::soc::{MemoryTiming, sampling_unproven};
@@ -166,6 +167,13 @@ impl Args {
         let mut quant = quant;
         if let Some(kv) = self.kv {
             quant.kv = kv.tensor();
+        }
+        let x = &model.extras;
+        if x.encoder.is_some() && x.stem.is_none() && u64::from(prefill) > MOST_ROWS {
+            return Err(CliError::input(format!(
+                "{}: {prefill} tokens, an encoder of text takes at most {MOST_ROWS} at once",
+                if self.prompt.is_some() { "--prompt" } else { "--prefill" }
+            )));
         }
         let tokens = u64::from(prefill) + u64::from(decode) + u64::from(context);
         if tokens > u64::from(model.max_position) {

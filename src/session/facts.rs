@@ -179,11 +179,11 @@ fn made(q: &RunRequest, r: &RunResult) -> u64 {
     }
 }
 
-/// What the band rests on.
 /// Half width of the headline figures' band, in thousandths: where sampled memory is proven, and where it is not, by what
 /// its worst measured errors beyond that region add.
 const BAND: [u32; 2] = [250, 400];
 
+/// How wide the band is, and what it rests on.
 fn validity(q: &RunRequest) -> ValidityFacts {
     let unproven = sampling_unproven(&q.soc);
     let outside = q.memory_model == MemoryTiming::Sampled && unproven.is_some();

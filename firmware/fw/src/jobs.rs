@@ -12,7 +12,7 @@ use crate::npu::Cluster;
 use crate::start::does_not_fit;
 
 /// Most prompt rows of a chunk the token buffer holds.
-pub const MOST_ROWS: usize = 2048;
+pub const MOST_ROWS: usize = isa::boot::MOST_ROWS as usize;
 
 struct Server<'a> {
     program: &'a mut Program,

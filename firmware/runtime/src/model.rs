@@ -142,7 +142,7 @@ impl Model {
         if encoder != 0 && h.flags & DECODER != 0 {
             return Err(ModelError::Unknown(h.flags & DECODER));
         }
-        if encoder == 0 && h.flags & POOLING != 0 {
+        if (encoder == 0 || h.flags & FLAG_STEM != 0) && h.flags & POOLING != 0 {
             return Err(ModelError::Unknown(h.flags & POOLING));
         }
         let sizes = [h.hidden, h.layers, h.heads, h.kv_heads, h.head_dim, h.ffn, h.vocab, h.panel];

@@ -218,8 +218,13 @@ impl Plan {
         if !Self::panel_fits(caps, model, rows) {
             return None;
         }
-        let least = if roomy { caps.spm / 8 } else { 0 };
-        Self::in_memory(caps, model, rows, true).filter(|p| p.slot_bytes * p.slot_count >= least)
+        Self::in_memory(caps, model, rows, true).filter(|p| !roomy || p.is_roomy(caps))
+    }
+
+    /// Whether weights have at least an eighth of the scratchpad: with less, tiles are short and lists long.
+    #[must_use]
+    pub const fn is_roomy(&self, caps: &Caps) -> bool {
+        self.slot_bytes * self.slot_count >= caps.spm / 8
     }
 
     fn spilled(caps: &Caps, model: &Model, rows: u64) -> Option<Self> {
@@ -236,10 +241,14 @@ impl Plan {
         p.chunk_cols = (p.a_stride / 4 / step * step).clamp(step, model.h.ffn.div_ceil(step) * step);
         // A stem's rows are longer, and fewer at a time.
         let least = if long && model.stem() { model.stems().map(|m| m.k * 2) } else { [0; 2] };
-        p.a = b.take((rows * p.a_stride).max(2 * rows * p.chunk_cols * 2).max(least[0]).max(least[1]));
+        // A few rows of an encoder in chunks leave room for the rows that are quantised at a time all the same.
+        let batch = if long && model.by_row() { crate::quant::BATCH * model.h.ffn * 2 } else { 0 };
+        let rows_bytes = (rows * p.a_stride).max(2 * rows * p.chunk_cols * 2).max(batch);
+        p.a = b.take(rows_bytes.max(least[0]).max(least[1]));
         p.a2 = p.a;
         p.chunk = [p.a, p.a + rows * p.chunk_cols * 2];
-        if model.by_row() && !crate::quant::fits(model, &p, rows) {
+        let fits = if long { model.h.panel >= 32 } else { crate::quant::fits(model, &p, rows) };
+        if model.by_row() && !fits {
             return None;
         }
         if model.by_block() {

@@ -239,15 +239,18 @@ impl Program {
             return Self::of_rows(caps, model, places, sink);
         }
         let decode = Plan::new(&caps, &model, 1).ok_or(Unfit::Scratchpad)?;
-        let mut rows = places.chunk;
-        // Fewer rows at a time until a plan fits.
-        let prefill = loop {
-            match Plan::new(&caps, &model, rows) {
-                Some(p) => break p,
-                None if rows <= 1 => return Err(Unfit::Scratchpad),
-                None => rows = if rows > 16 { rows.div_ceil(32) * 16 } else { rows / 2 },
+        // Fewer rows at a time until a plan fits, if possible one that leaves weights some room.
+        let find = |roomy: bool| {
+            let mut rows = places.chunk;
+            loop {
+                match Plan::new(&caps, &model, rows) {
+                    Some(p) if !roomy || p.is_roomy(&caps) => break Some(p),
+                    _ if rows <= 1 => break None,
+                    _ => rows = if rows > 16 { rows.div_ceil(32) * 16 } else { rows / 2 },
+                }
             }
         };
+        let prefill = find(true).or_else(|| find(false)).ok_or(Unfit::Scratchpad)?;
         let kv_layer = cache::layer_bytes(h.kv_heads, h.head_dim, places.positions, places.kv_bits);
         let pages = if model.encoder() { None } else { Some(paged(h, &places)?) };
         let cache = pages.as_ref().map_or(kv_layer, |p| p.end - places.bulk.0);

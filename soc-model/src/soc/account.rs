@@ -237,6 +237,7 @@ impl Account {
         let k = self.coefficients().expect("looked up when the account was made");
         let total = |s: &Snapshot| s.harts.iter().map(|h| h.instructions).sum::<u64>();
         let npu = last.npu.since(&zero.npu);
+        let asked = [npu.memory_read + last.fetched - zero.fetched, npu.memory_written];
         RunResult {
             zero: zero.at,
             end,
@@ -278,7 +279,7 @@ impl Account {
                 .zip(&zero.executed)
                 .map(|((core, name, b), (_, _, a))| (format!("npu{core}_{name}"), b - a))
                 .collect(),
-            ops: ops(world, &k, zero.at),
+            ops: ops(world, &k, zero.at, from_memory(asked, &slc(&zero, &last))),
             kv_pages: world.chip.mailbox.pages,
             digest: world.chip.queue.digest().hex(),
             events: world.chip.queue.dispatched(),
@@ -510,12 +511,28 @@ fn served(from: &MemoryStats, to: &MemoryStats) -> [(u64, u64); 2] {
     [d(&to.npu, &from.npu), d(&to.cpu, &from.cpu)]
 }
 
-fn ops(world: &World, k: &Coefficients, zero: Time) -> Vec<OpResult> {
+/// What of the bytes the NPU asked for went to memory and not to the system cache: of reads, commands included, then of
+/// writes, each with what was asked for.
+fn from_memory(asked: [u64; 2], slc: &[SlcUse]) -> [(u64, u64); 2] {
+    let npu = slc.iter().skip(Client::NpuIn(0).index());
+    let hits = npu.fold([0; 2], |[r, w], u| [r + u.hit_read_bytes, w + u.hit_write_bytes]);
+    [0, 1].map(|i| (asked[i].saturating_sub(hits[i]), asked[i]))
+}
+
+/// Ops since `zero`. What the system cache answered cost memory nothing; it is taken off all ops alike.
+fn ops(world: &World, k: &Coefficients, zero: Time, served: [(u64, u64); 2]) -> Vec<OpResult> {
+    let part = |bytes: u64, (served, asked): (u64, u64)| {
+        let bytes = u128::from(bytes) * u128::from(served.min(asked)) / u128::from(asked.max(1));
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    };
     let rows = world.npu.ops.rows().iter().filter(|(_, r)| r.start >= zero.get());
     let out = rows.map(|(key, row)| {
         let attojoules: u128 =
             k.activity(&row.activity).map(|(_, _, a, n)| u128::from(a) * u128::from(n)).sum::<u128>()
-                + k.memory(&row.activity);
+                + k.memory(
+                    part(row.activity.memory_read, served[0]),
+                    part(row.activity.memory_written, served[1]),
+                );
         let energy = Energy::new(u64::try_from(attojoules / 1000).expect("energy within 18 kJ"));
         OpResult { key: *key, row: *row, energy }
     });
@@ -641,10 +658,10 @@ impl Coefficients {
         ])
     }
 
-    /// Attojoules memory spends on an activity's bytes, beside activates, refresh and standby.
-    fn memory(&self, a: &Activity) -> u128 {
+    /// Attojoules memory spends on bytes, beside activates, refresh and standby.
+    fn memory(&self, read: u64, written: u64) -> u128 {
         let each = |action: DramAction| u128::from(action.coefficient().attojoules);
-        let (r, w) = (u128::from(a.memory_read / 32), u128::from(a.memory_written / 32));
+        let (r, w) = (u128::from(read / 32), u128::from(written / 32));
         r * each(DramAction::ReadBurst)
             + w * each(DramAction::WriteBurst)
             + (r + w) * each(DramAction::PhyBurst)

@@ -95,8 +95,8 @@ pub enum SocFault {
 pub type Listener<'a> = &'a mut dyn FnMut(&[(u32, Time)]);
 
 /// Instructions all harts together may retire without a mailbox access or a doorbell before the run counts as hung:
-/// some fifty times what the shipped firmware needs to build its largest lists.
-const PATIENCE_INSTRUCTIONS: u64 = 50_000_000;
+/// several times what the shipped firmware takes to write lists for 131,072 positions.
+const PATIENCE_INSTRUCTIONS: u64 = 1_000_000_000;
 /// Events that may pass without a mailbox access or a doorbell: a list that calls itself keeps the engines busy with
 /// every hart asleep. Some hundred times what the largest pass of a shipped model takes.
 const PATIENCE_EVENTS: u64 = 500_000_000;

@@ -104,6 +104,7 @@ impl Args {
             ("--logits-of", self.logits_of.is_some()),
             ("--stop-at-eos", self.stop_at_eos),
             ("--tokens-from", self.tokens_from.is_some()),
+            ("--temperature", self.sampling.sampling().candidates() > 0),
         ];
         match asked.into_iter().find(|(_, given)| *given) {
             Some((option, _)) if model.extras.encoder.is_some() => Err(CliError::input(format!(

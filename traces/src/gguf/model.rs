@@ -96,7 +96,8 @@ fn scheme(spec: &ModelSpec, contents: &Contents) -> (QuantScheme, [&'static str;
         let info = contents.tensors.get(&stored(tensor, layer, spec).name);
         info.map_or(WeightQuant::Plain(TensorFormat::Fp16), |info| info.kind.stored())
     };
-    let apart = values_apart(spec);
+    // Values apart need a table of kinds, which has room for so many layers.
+    let apart = values_apart(spec) && u64::from(spec.layers) <= isa::kinds::MAX_LAYERS;
     // An encoder has neither gate nor head; what they would be stored as decides nothing.
     let encoder = spec.extras.encoder.is_some();
     let body = |layer: u32| {

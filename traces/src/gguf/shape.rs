@@ -23,7 +23,7 @@ const ARCHITECTURES: [(&str, Family, RopeLayout); 7] = [
 ];
 
 /// What `config.json` calls a dimension, and what this format does.
-const NAMES: [(&str, &str); 10] = [
+const NAMES: [(&str, &str); 14] = [
     ("hidden_size", "embedding_length"),
     ("num_hidden_layers", "block_count"),
     ("num_attention_heads", "attention.head_count"),
@@ -34,6 +34,10 @@ const NAMES: [(&str, &str); 10] = [
     ("max_position_embeddings", "context_length"),
     ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
     ("rope_theta", "rope.freq_base"),
+    ("sliding_window", "attention.sliding_window"),
+    ("attn_logit_softcapping", "attn_logit_softcapping"),
+    ("final_logit_softcapping", "final_logit_softcapping"),
+    ("rope_local_base_freq", "rope.freq_base_swa"),
 ];
 
 pub(super) struct Keys<'a> {

@@ -1,7 +1,7 @@
 //! The rotary table of a model.
 //!
-//! Models: inverse frequencies with linear and Llama 3 stretching. Does not model: stretching that depends on the
-//! length of a sequence. Source: the rotary embedding and Llama 3.1 model definitions as published with their weights.
+//! Models: inverse frequencies with linear and Llama 3 stretching. Does not model: stretching that changes within
+//! a sequence (Phi 3's factors are chosen by the positions of a run). Source: the rotary embedding and Llama 3.1 model definitions as published with their weights.
 
 use std::f64::consts::TAU;
 
