@@ -132,7 +132,12 @@ fn images_and_sound_in_one_chunk_and_in_one_row() {
 fn a_few_rows_with_one_scale_each() {
     for spec in [siglip(), vit(), whisper()] {
         for cores in [1, 3] {
-            check_rows(&spec, "w8a8", &Shape { accumulator: 64 << 10, ..shape(cores, 512 << 10) }, &[1, 2, 7, 9]);
+            check_rows(
+                &spec,
+                "w8a8",
+                &Shape { accumulator: 64 << 10, ..shape(cores, 512 << 10) },
+                &[1, 2, 7, 9],
+            );
         }
     }
 }
