@@ -12,12 +12,11 @@ use runtime::Model;
 use runtime::model::ModelError;
 use soc::{Case, Compute, Ended, SEED, prompt};
 use soc_model::soc::SocFault;
-use support::machine::{Machine, Sampled, Shape};
+use support::agree::check_turns as check;
+use support::machine::{Machine, Shape};
 use support::reference::Reference;
 use traces::image::{ImageLayout, build_image, random_tensors};
-use traces::workload::{
-    Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling, TensorFormat, Window,
-};
+use traces::workload::{Extras, Family, ModelSpec, QuantScheme, Rope, RopeLayout, RopeScaling, Window};
 
 /// Prompts and how many tokens follow each; the second turn finds the cache as the first left it.
 type Turns = [(usize, usize)];
@@ -96,45 +95,6 @@ fn families() -> [ModelSpec; 2] {
 /// Chunks of 16 in two tiles of rows.
 fn shape(cores: u32, scratchpad: u64) -> Shape {
     Shape { scratchpad, accumulator: 2048, chunk: 16, positions: 192, ..Shape::usual(cores) }
-}
-
-/// Compares one token's logits and choice; returns the choice.
-fn compare(expected: &[f32], got: &Sampled, what: &str) -> usize {
-    let pairs = expected.iter().zip(&got.logits);
-    let wrong = pairs.clone().filter(|(a, b)| a.to_bits() != b.to_bits()).count();
-    let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
-    assert_eq!(wrong, 0, "{what}: {wrong} logits differ, by up to {worst}");
-    let first_of_most = |best: usize, i: usize| if expected[i] > expected[best] { i } else { best };
-    let best = (0..expected.len()).fold(0, first_of_most);
-    assert_eq!(got.token, best, "{what}");
-    best
-}
-
-/// Generates on the machine and compares tokens and logits with the reference; whether decode and prefill stay in
-/// the scratchpads.
-fn check(spec: &ModelSpec, quant: &str, shape: &Shape, turns: &Turns) -> (bool, bool) {
-    let mut scheme = QuantScheme::named(quant).expect("scheme");
-    scheme.kv = if shape.kv_bits == 8 { TensorFormat::Int8 } else { TensorFormat::Fp16 };
-    let (_, image) = build_image(spec, &scheme, &mut random_tensors(7, spec)).expect("image");
-    let mut machine = Machine::new(shape, image);
-    let mut reference = Reference::new(spec, &scheme, &mut random_tensors(7, spec));
-    let what = format!("{} {quant} {shape:?}", spec.name);
-    for (turn, (length, count)) in turns.iter().copied().enumerate() {
-        let prompt: Vec<usize> = (0..length).map(|i| (i * 37 + 11 + turn) % spec.vocab as usize).collect();
-        let mut blocks = machine.blocks(length, count).into_iter();
-        let made = machine.generate(&prompt, count);
-        let mut expected = Vec::new();
-        for token in prompt {
-            expected = reference.step(token, blocks.next().expect("a block a position")).to_vec();
-        }
-        for (i, got) in made.iter().enumerate() {
-            let token = compare(&expected, got, &format!("{what}: turn {turn}, token {i}"));
-            if i + 1 < count {
-                expected = reference.step(token, blocks.next().expect("a block a position")).to_vec();
-            }
-        }
-    }
-    (machine.plans().0.resident, !machine.spilled)
 }
 
 const RESIDENT: u64 = 1 << 20;

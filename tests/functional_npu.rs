@@ -4,13 +4,12 @@
 mod support;
 
 use proptest::prelude::*;
+use support::agree::{Resident, check_turns};
 use support::encoder::Encoder;
-use support::machine::{Interruption, Machine, Sampled, Shape};
-use support::reference::Reference;
+use support::machine::{Interruption, Machine, Shape};
 use traces::image::{build_image, random_tensors};
 use traces::workload::{
     Encoder as EncoderKind, Extras, Family, ModelSpec, Pooling, QuantScheme, Rope, RopeLayout, RopeScaling,
-    TensorFormat,
 };
 
 /// Prompts and how many tokens follow each; the second turn finds the cache as the first left it.
@@ -85,61 +84,9 @@ fn shape(cores: u32, scratchpad: u64) -> Shape {
     Shape { scratchpad, ..Shape::usual(cores) }
 }
 
-/// Whether the plans of decode and prefill stay in the scratchpads.
-type Resident = (bool, bool);
-
 /// Generates on the machine and compares tokens and logits with the reference.
 fn check(spec: &ModelSpec, quant: &str, shape: &Shape) -> Resident {
     check_turns(spec, quant, shape, &TURNS)
-}
-
-/// The same with other prompts.
-fn check_turns(spec: &ModelSpec, quant: &str, shape: &Shape, turns: &[(usize, usize)]) -> Resident {
-    let mut scheme = QuantScheme::named(quant).expect("scheme");
-    scheme.kv = match shape.kv_bits {
-        4 => TensorFormat::Int4,
-        8 => TensorFormat::Int8,
-        _ => TensorFormat::Fp16,
-    };
-    let seed = 7;
-    let (_, image) = build_image(spec, &scheme, &mut random_tensors(seed, spec)).expect("image");
-    let mut machine = Machine::new(shape, image);
-    let mut reference = Reference::new(spec, &scheme, &mut random_tensors(seed, spec));
-    let what = format!("{} {quant} {shape:?}", spec.name);
-    for (turn, (length, count)) in turns.iter().copied().enumerate() {
-        let prompt: Vec<usize> = (0..length).map(|i| (i * 37 + 11 + turn) % spec.vocab as usize).collect();
-        let mut blocks = machine.blocks(length, count).into_iter();
-        let made = machine.generate(&prompt, count);
-        assert_eq!(made.len(), count, "{what}");
-        let mut expected = Vec::new();
-        for token in prompt {
-            expected = reference.step(token, blocks.next().expect("a block a position")).to_vec();
-        }
-        for (i, got) in made.iter().enumerate() {
-            let token = compare(&expected, got, &format!("{what}: turn {turn}, token {i}"));
-            if i + 1 < count {
-                expected = reference.step(token, blocks.next().expect("a block a position")).to_vec();
-            }
-        }
-    }
-    (machine.plans().0.resident, !machine.spilled)
-}
-
-/// Compares one token's logits and choice; returns the choice.
-fn compare(expected: &[f32], got: &Sampled, what: &str) -> usize {
-    let pairs = expected.iter().zip(&got.logits);
-    let wrong = pairs.clone().filter(|(a, b)| a.to_bits() != b.to_bits()).count();
-    let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
-    assert_eq!(wrong, 0, "{what}: {wrong} logits differ, by up to {worst}");
-    // The first of equal maxima wins.
-    let mut best = 0;
-    for (i, logit) in expected.iter().enumerate() {
-        if *logit > expected[best] {
-            best = i;
-        }
-    }
-    assert_eq!(got.token, best, "{what}");
-    best
 }
 
 #[test]

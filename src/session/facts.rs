@@ -52,7 +52,7 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
         None => r.tokens.iter().map(|t| t.1).collect(),
     };
     let first = arrivals.first().copied().unwrap_or(r.end);
-    let ops: Vec<OpFacts> = ops(q, r, first);
+    let ops: Vec<OpFacts> = ops(q, layout, r, first);
     RunFacts {
         soc: Named { name: q.soc.name.clone(), hash: q.soc.hash() },
         model: ModelInfo {
@@ -85,10 +85,8 @@ pub(super) fn facts(q: &RunRequest, layout: &ImageLayout, r: &RunResult, sha256:
                 let padding: u64 = r
                     .ops
                     .iter()
-                    .map(|o| {
-                        o.row.activity.macs[c as usize]
-                            - padding::asked(q, o, o.row.activity.macs[c as usize])
-                    })
+                    .map(|o| (o, o.row.activity.macs[c as usize]))
+                    .map(|(o, macs)| macs - padding::asked(q, layout, o, macs))
                     .sum();
                 let macs = r.npu.macs[c as usize] - padding;
                 let work = FormatWork { macs, peak_macs_per_s: peak_macs_per_s(&q.soc, c) };
@@ -285,16 +283,22 @@ fn cycles(r: &RunResult) -> BTreeMap<String, EngineFacts> {
     r.cycles.iter().map(|(name, e)| (name.clone(), convert(e))).collect()
 }
 
-fn ops(q: &RunRequest, r: &RunResult, first: Time) -> Vec<OpFacts> {
+fn ops(q: &RunRequest, layout: &ImageLayout, r: &RunResult, first: Time) -> Vec<OpFacts> {
     let base = r.ops.iter().map(|o| o.key.pass).min().unwrap_or(0);
     let chunks =
         r.ops.iter().filter(|o| Time::new(o.row.start) < first).map(|o| o.key.pass).max().unwrap_or(base);
-    let mut out: Vec<OpFacts> = r.ops.iter().map(|o| op(q, r, o, base, chunks)).collect();
+    let mut out: Vec<OpFacts> = r.ops.iter().map(|o| op((q, layout), r, o, base, chunks)).collect();
     out.sort_by_key(|o| o.start);
     out
 }
 
-fn op(q: &RunRequest, r: &RunResult, o: &OpResult, base: u64, chunks: u64) -> OpFacts {
+fn op(
+    (q, layout): (&RunRequest, &ImageLayout),
+    r: &RunResult,
+    o: &OpResult,
+    base: u64,
+    chunks: u64,
+) -> OpFacts {
     let kind = OpKind::from_code(o.key.tag).unwrap_or(OpKind::None);
     let prefill = o.key.pass <= chunks;
     // A long encoder takes its chunks in one pass.
@@ -317,7 +321,7 @@ fn op(q: &RunRequest, r: &RunResult, o: &OpResult, base: u64, chunks: u64) -> Op
         unit: "npu".to_owned(),
         start: Time::new(o.row.start).saturating_sub(r.zero),
         duration: Time::new(o.row.end - o.row.start),
-        macs: o.row.activity.macs.iter().map(|macs| padding::asked(q, o, *macs)).sum(),
+        macs: o.row.activity.macs.iter().map(|macs| padding::asked(q, layout, o, *macs)).sum(),
         dram_bytes: Bytes::new(o.row.activity.memory_read + o.row.activity.memory_written),
         energy: o.energy,
         bound_by: bound_by(q, o).to_owned(),

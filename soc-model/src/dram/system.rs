@@ -13,8 +13,8 @@
 use super::config::{DramConfig, LINE_BYTES, MemoryStats};
 use super::interleave::{Interleave, burst_span};
 use super::noise::{MOST_AT_ONCE, Noise};
-use super::sample::{KEPT_RUNS, Measured, Probes, Sampled, Sampler};
-use super::share::{NOISE, Sub, UNITS_PER_BYTE, bytes_of, last_turn, part_of, share};
+use super::sample::{KEPT_RUNS, Measured, Sampler};
+use super::share::{NOISE, Sub, UNITS_PER_BYTE, part_of};
 use super::{BANKS, BURST_BYTES, Timings};
 use sim_kernel::Time;
 use sim_kernel::units::FS_PER_S;

@@ -1,6 +1,16 @@
 //! Progress of flows between events: what has been served, what ends next, and when a load is measured again.
 
-use super::*;
+use sim_kernel::Time;
+use sim_kernel::units::FS_PER_S;
+
+use super::super::BURST_BYTES;
+use super::super::config::LINE_BYTES;
+use super::super::sample::{Probes, Sampled};
+use super::super::share::{NOISE, UNITS_PER_BYTE, bytes_of, last_turn, share};
+use super::{
+    ALWAYS_PROBED, Channel, Entry, GROWTH, LEAST_SHARE, LEAST_STEP, MOST_FLOWS, MemorySystem, NO_ENTRY,
+    SHORTNESS, Stale,
+};
 
 impl MemorySystem {
     pub(super) fn advance(&mut self, now: u64) {
