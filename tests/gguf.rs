@@ -182,7 +182,11 @@ fn what_does_not_fit_exits_3_and_says_where() {
         ("pre", Flaws { pre: "nosuch", ..GOOD }, "no pre-tokenizer `nosuch`"),
         ("architecture", Flaws { architecture: "mamba", ..GOOD }, "found `mamba`"),
         ("type", q2, "output_norm.weight"),
-        ("strange", Flaws { norm_type: 77, ..GOOD }, "is of type 77"),
+        (
+            "strange",
+            Flaws { norm_type: 77, ..GOOD },
+            "expected a type of F32 (0), F16 (1), Q4_0 (2), Q4_1 (3), Q5_0 (6), Q5_1 (7), Q8_0 (8), Q2_K (10), Q3_K (11), Q4_K (12), Q5_K (13), Q6_K (14), I8 (24), I16 (25), I32 (26), BF16 (30), found 77",
+        ),
         ("vocabulary", Flaws { missing_tokens: 3, ..GOOD }, "269 tokens, but the embedding has 272 rows"),
     ] {
         let path = written(&format!("flaw-{name}.gguf"), &file(&flaws));

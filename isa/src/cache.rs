@@ -8,6 +8,8 @@ use crate::npu::dma::{PAGE_ENTRY_BYTES, kv_row_bytes};
 
 /// Bits of an element that is stored as it is.
 pub const PLAIN_BITS: u64 = 16;
+/// Most positions whose keys attention takes at once: a bound for accounts, kept by the firmware's plans.
+pub const MOST_BLOCK: u64 = 512;
 /// Elements that share a scale, as the DMA's `qgrp`: 16. Rows are padded to 16 bytes, so for heads of up to 128
 /// elements groups of 32 would take as many bytes.
 pub const GROUP: u64 = 2;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use isa::cache::MOST_BLOCK;
 use isa::tags::{MARK_LAYERS, OpKind};
 use npu_model::MacClass;
 use reports::facts::{
@@ -345,9 +346,6 @@ fn bound_by(q: &RunRequest, o: &OpResult) -> &'static str {
         _ => "vector",
     }
 }
-
-/// Most keys of a block of any plan.
-const MOST_BLOCK: u64 = 512;
 
 /// MACs of the model from its shapes. Attention is taken from the run where a chunk has more than one row: how much
 /// of the causal triangle's other half is computed depends on tiles; it must lie between triangle and rectangle.

@@ -1,5 +1,7 @@
 //! The scratchpad map and tile sizes for a number of rows, from capabilities and model alone.
 
+use isa::cache::MOST_BLOCK;
+
 use crate::caps::Caps;
 use crate::model::Model;
 use crate::sem::MAX_SLOTS;
@@ -187,7 +189,7 @@ impl Plan {
         let mut p = Self::constants(model, caps, rows, &mut b);
         p.resident = true;
         // K/V buffers take at most an eighth of the scratchpad.
-        p.attention(caps, model, (caps.spm / (64 * model.h.head_dim) / 16 * 16).clamp(16, 512))?;
+        p.attention(caps, model, (caps.spm / (64 * model.h.head_dim) / 16 * 16).clamp(16, MOST_BLOCK))?;
         p.x = b.take(rows * model.h.hidden * 4);
         p.a = b.take(rows * p.a_stride);
         p.a2 = b.take(rows * p.a_stride);

@@ -115,6 +115,13 @@ pub fn type_of(code: u32) -> Option<&'static TensorType> {
     TYPES.iter().find(|t| t.code == code)
 }
 
+/// Names and codes of the types that are read.
+#[must_use]
+pub fn type_names() -> String {
+    let names: Vec<String> = TYPES.iter().map(|t| format!("{} ({})", t.name, t.code)).collect();
+    names.join(", ")
+}
+
 impl TensorType {
     /// Whether values can be decoded.
     #[must_use]

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use super::blocks::{TensorType, type_of};
+use super::blocks::{TensorType, type_names, type_of};
 use crate::workload::{WorkloadError, WorkloadProblem};
 
 /// Longest string.
@@ -237,7 +237,7 @@ impl<R: Read> Reader<R> {
         let offset_at = self.at;
         let offset = self.u64(name)?;
         let Some(kind) = type_of(code) else {
-            return self.bad(type_at, name, format!("is of type {code}, which cannot be read"));
+            return self.bad(type_at, name, format!("expected a type of {}, found {code}", type_names()));
         };
         let elements = dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).filter(|n| *n > 0);
         let Some(elements) = elements.filter(|n| *n < 1 << 48) else {
